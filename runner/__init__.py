@@ -1,0 +1,1 @@
+"""A declarative, YAML-driven job runner for RunPod's serverless endpoints."""

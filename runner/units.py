@@ -1,0 +1,82 @@
+"""Durations, rates and sizes: text to number, and back."""
+
+import re
+from dataclasses import dataclass
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_RATE = re.compile(r"(\d+)\s*/\s*(\d*(?:\.\d+)?)\s*(ms|s|m|h|d)")
+
+
+def duration_s(text: str) -> float:
+    """
+    Seconds in a duration such as ``500ms``, ``90s``, ``5m``, ``2h``, ``1d``.
+
+    Raises:
+        ValueError: there is no unit, or it is none of these; the message says what to write.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("a duration needs a number and a unit: 500ms, 90s, 5m, 2h or 1d")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most *count* calls in any window of *period_s* seconds."""
+
+    count: int
+    period_s: float
+
+    def __str__(self) -> str:
+        return f"{self.count}/{duration(self.period_s)}"
+
+
+def rate(text: str) -> Rate:
+    """
+    The rate in a text such as ``950/10s``; ``5/s`` is ``5/1s``.
+
+    Raises:
+        ValueError: it is not of that form, or the count or the period is zero.
+    """
+    found = _RATE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("a rate is a count and a duration: 950/10s")
+    count, period_s = int(found[1]), float(found[2] or 1) * _SECONDS[found[3]]
+    if count < 1 or period_s <= 0:
+        raise ValueError("a rate needs a count of at least 1 and a duration above zero: 950/10s")
+    return Rate(count, period_s)
+
+
+def duration(seconds: float) -> str:
+    """*seconds* for people and for files: the largest unit that divides it, else seconds with at most 3 decimals."""
+    if 0 < seconds < 1:
+        return f"{round(seconds * 1000)}ms"
+    for unit in ("d", "h", "m"):
+        if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
+            return f"{int(seconds // _SECONDS[unit])}{unit}"
+    return f"{round(seconds, 3):g}s"
+
+
+def elapsed(seconds: float) -> str:
+    """*seconds* as a person says it of something that takes time: ``40ms``, ``1.4s``, ``12s``, ``3m05s``, ``2h10m``."""
+    if seconds < 1:
+        return f"{round(seconds * 1000)}ms"
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def size(count_bytes: int) -> str:
+    """*count_bytes* for people: ``512 B``, ``1.5 KiB``, ``10.0 MiB``."""
+    amount = float(count_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"

@@ -1,0 +1,69 @@
+"""JSON values: their types, the mark for "no value at all", and one canonical text for each."""
+
+import json
+import re
+from enum import Enum
+from typing import Any, Final
+
+import orjson
+
+JsonValue = Any
+"""Any JSON value. ``Any`` on purpose: users' data has no shape that a checker could hold us to."""
+
+JsonObject = dict[str, Any]
+"""A JSON object."""
+
+
+class Missing(Enum):
+    """The type of `MISSING`."""
+
+    MISSING = "missing"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing.MISSING
+"""Stands where a key was not there at all; null is a value."""
+
+
+_LONG_DIGITS = re.compile(rb"\d{19}")
+
+
+def parse(data: bytes) -> JsonValue:
+    """
+    The JSON value in *data*, integers of any size and NaN kept as Python has them.
+
+    orjson reads integers beyond 64 bit as floats and refuses NaN, so such texts go to the standard library.
+
+    Raises:
+        ValueError: no JSON reader takes it.
+    """
+    if _LONG_DIGITS.search(data):  # an integer that may not fit 64 bit
+        return json.loads(data)
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data)
+
+
+def dump(value: JsonValue) -> bytes:
+    """
+    *value* as one line of compact JSON, UTF-8, keys in their own order. What orjson refuses, the stdlib writes.
+
+    Raises:
+        TypeError: a value in it is not JSON's.
+    """
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def canonical(value: JsonValue) -> bytes:
+    """*value* as the one text that equal values share: sorted keys, no spaces."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        return text.encode("utf-8", "surrogatepass")
