@@ -1,0 +1,49 @@
+"""Keep the log of what the local endpoint accepted and how it ended: the other side's story, to check ours by."""
+
+import hashlib
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from runner import values
+from runner.clock import Clock, iso
+
+
+class AcceptedLog:
+    """
+    One JSON line per event, appended and flushed before the answer goes out.
+
+    ``{"event": "accepted", "at", "endpoint", "operation", "job_id", "input"}`` for every run, runsync and retry, where
+    *input* is the BLAKE2b-128 of the input's canonical JSON; ``{"event": "done", "at", "endpoint", "job_id",
+    "status"}`` for every end, where a job that was purged or outlived its ttl has the status null.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._clock = clock
+        # Unbuffered and in append mode: a line is in the file, whole, as soon as the write returns.
+        self._file = path.open("ab", buffering=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def accepted(self, endpoint: str, operation: str, job_id: str, input_: values.JsonValue) -> None:
+        """Note that a job was queued."""
+        self._write("accepted", endpoint, operation=operation, job_id=job_id, input=input_hash(input_))
+
+    def done(self, endpoint: str, job_id: str, status: str | None) -> None:
+        """Note that a job ended; *status* None if nobody can ask for it any more."""
+        self._write("done", endpoint, job_id=job_id, status=status)
+
+    def _write(self, event: str, endpoint: str, **fields: str | None) -> None:
+        line = {"event": event, "at": iso(self._clock.now()), "endpoint": endpoint, **fields}
+        self._file.write(values.dump(line) + b"\n")
+
+
+def input_hash(value: values.JsonValue) -> str:
+    """The BLAKE2b-128, in hex, of a value's canonical JSON."""
+    return hashlib.blake2b(values.canonical(value), digest_size=16).hexdigest()

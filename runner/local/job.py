@@ -1,0 +1,67 @@
+"""One job of an endpoint: what is known of it, in RunPod's words."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """RunPod's statuses. TIMED_OUT is never reached here: a job whose ttl passes is gone."""
+
+    IN_QUEUE = "IN_QUEUE"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether only /retry can change it."""
+        return self not in (Status.IN_QUEUE, Status.IN_PROGRESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A job's own limits. *ttl_s* runs from the submit and covers everything; *execution_timeout_s* from the take."""
+
+    execution_timeout_s: float = 600.0
+    ttl_s: float = 86_400.0
+    low_priority: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """
+    One job. *input*, *output*, *error* and *chunks* are JSON texts; None means that there is none.
+
+    *output* is a progress report while the job is in progress. *delay_ms* is None until a worker took the job,
+    *execution_ms* until it ended; both are of the last attempt.
+    """
+
+    id: str
+    input: bytes
+    policy: Policy
+    is_sync: bool
+    queued_at: float
+    status: Status = Status.IN_QUEUE
+    taken_at: float | None = None
+    delay_ms: int | None = None
+    execution_ms: int | None = None
+    worker_id: str | None = None
+    output: bytes | None = None
+    error: bytes | None = None
+    retries: int = 0
+    chunks: deque[bytes] = field(default_factory=deque)
+
+    @property
+    def expires_at(self) -> float:
+        """When an unfinished job is removed, wherever it stands."""
+        return self.queued_at + self.policy.ttl_s
+
+    def reset(self) -> None:
+        """Forget the last attempt: the job is queued again."""
+        self.status = Status.IN_QUEUE
+        self.taken_at = self.delay_ms = self.execution_ms = None
+        self.worker_id = self.output = self.error = None
+        self.chunks.clear()

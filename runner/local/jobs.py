@@ -1,0 +1,279 @@
+"""
+Decide what becomes of every job of one endpoint: RunPod's job states, purely.
+
+    enqueue ─▶ IN_QUEUE ──take──▶ IN_PROGRESS ──done──▶ COMPLETED, FAILED
+                  ▲ │                │  │ │
+                  │ └─cancel─────────│──│─┴─cancel─────▶ CANCELLED
+                  └─worker died once─┘  └─worker died again, executionTimeout──▶ FAILED
+    FAILED ──retry──▶ IN_QUEUE          ttl over, purged, retention over ──▶ forgotten (404)
+
+No I/O and no clock: *now* is always seconds on one monotonic clock. No operation looks at more than the jobs it is
+about, so ten thousand queued jobs cost a request no more than ten.
+
+Sources: RunPod docs, "Operation reference", "Execution policies" (read August 2026); what a lost worker and a passed
+executionTimeout look like is from public field reports, which agree on FAILED, `job timed out after 1 retries`.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from runner.local.deadlines import Deadlines
+from runner.local.job import Job, Status
+
+GAVE_UP = b'"job timed out after 1 retries"'
+"""RunPod's error, as JSON, when the platform gave up on a job: its workers died, or executionTimeout passed."""
+
+AUTOMATIC_RETRIES = 1
+
+
+class Stop(NamedTuple):
+    """A worker must stop this job, which is over for everybody else."""
+
+    worker_id: str
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The job counters of /health. The first three only ever grow."""
+
+    completed: int
+    failed: int
+    retried: int
+    in_queue: int
+    in_progress: int
+
+
+class Jobs:
+    """
+    The jobs of one endpoint.
+
+    Args:
+        retention_s: How long a /run job's result is kept after its end; RunPod: 30 min.
+        sync_retention_s: The same for /runsync; RunPod: 1 min.
+        on_change: Called after every change of a job's status, output or chunks, and when it is forgotten.
+    """
+
+    def __init__(
+        self,
+        *,
+        retention_s: float = 1800.0,
+        sync_retention_s: float = 60.0,
+        on_change: Callable[[Job], None] = lambda job: None,
+    ) -> None:
+        self._retention_s = {False: retention_s, True: sync_retention_s}
+        self._on_change = on_change
+        self._jobs: dict[str, Job] = {}
+        self._queue: OrderedDict[str, Job] = OrderedDict()
+        self._low_queue: OrderedDict[str, Job] = OrderedDict()
+        self._taken: dict[str, dict[str, Job]] = {}
+        self._deadlines = Deadlines()
+        self._in_progress = self._completed = self._failed = self._retried = 0
+
+    def find(self, job_id: str) -> Job | None:
+        """The job, None if it is unknown, expired or purged."""
+        return self._jobs.get(job_id)
+
+    def counts(self) -> Counts:
+        """The counters, as of now."""
+        queued = len(self._queue) + len(self._low_queue)
+        return Counts(self._completed, self._failed, self._retried, queued, self._in_progress)
+
+    def is_queued(self) -> bool:
+        """Whether any job waits for a worker."""
+        return bool(self._queue or self._low_queue)
+
+    def busy_workers(self) -> int:
+        """How many workers hold at least one job."""
+        return len(self._taken)
+
+    def held_by(self, worker_id: str) -> list[str]:
+        """The ids of the jobs that this worker has in progress."""
+        return list(self._taken.get(worker_id, ()))
+
+    def next_deadline(self) -> float | None:
+        """When `expire` will next have something to do, None for never."""
+        return self._deadlines.next()
+
+    # What clients do.
+
+    def enqueue(self, job: Job) -> None:
+        """Queue a new job, behind all others of its priority."""
+        self._jobs[job.id] = job
+        self._requeue(job)
+
+    def cancel(self, job_id: str, now: float) -> Stop | None:
+        """Cancel an unfinished job; final ones stay as they are. Returns what must be stopped, None for nothing."""
+        job = self._jobs[job_id]
+        if job.status.is_final:
+            return None
+        stop = self._stop(job)
+        self._finish(job, Status.CANCELLED, now)
+        return stop
+
+    def retry(self, job_id: str, now: float) -> bool:
+        """Queue a FAILED or TIMED_OUT job again, with a fresh ttl; False if it is in any other state."""
+        job = self._jobs[job_id]
+        if job.status not in (Status.FAILED, Status.TIMED_OUT):
+            return False
+        job.reset()
+        job.retries = 0
+        job.queued_at = now
+        self._retried += 1
+        self._requeue(job)
+        return True
+
+    def purge(self) -> int:
+        """Forget every queued job; how many there were."""
+        queued = [*self._queue.values(), *self._low_queue.values()]
+        for job in queued:
+            self._forget(job)
+        return len(queued)
+
+    def drain(self, job_id: str, limit_bytes: int) -> list[bytes]:
+        """Take out the oldest chunks that fit *limit_bytes* together, but at least one if there is any."""
+        chunks = self._jobs[job_id].chunks
+        drained: list[bytes] = []
+        size = 0
+        while chunks and (not drained or size + len(chunks[0]) <= limit_bytes):
+            size += len(chunks[0])
+            drained.append(chunks.popleft())
+        return drained
+
+    # What workers do. Each says whether it counted: a job that ended, or went to another worker, is out of reach.
+
+    def take(self, worker_id: str, now: float) -> Job | None:
+        """Hand the oldest job to the worker, low priority after the rest; None if none is queued."""
+        queue = self._queue or self._low_queue
+        if not queue:
+            return None
+        job = queue.popitem(last=False)[1]
+        job.status = Status.IN_PROGRESS
+        job.worker_id = worker_id
+        job.taken_at = now
+        job.delay_ms = max(0, int((now - job.queued_at) * 1000))
+        self._taken.setdefault(worker_id, {})[job.id] = job
+        self._in_progress += 1
+        self._deadlines.set(job.id, min(job.expires_at, now + job.policy.execution_timeout_s))
+        self._on_change(job)
+        return job
+
+    def give_back(self, job_id: str, worker_id: str) -> bool:
+        """Queue a job first again whose worker hung up before it got it: nothing ran, so it is no retry."""
+        job = self._held(job_id, worker_id)
+        if job is None:
+            return False
+        self._release(job)
+        job.reset()
+        self._requeue(job, first=True)
+        return True
+
+    def progress(self, job_id: str, worker_id: str, output: bytes | None) -> bool:
+        """Show *output* while the job runs."""
+        job = self._held(job_id, worker_id)
+        if job is None:
+            return False
+        job.output = output
+        self._on_change(job)
+        return True
+
+    def chunk(self, job_id: str, worker_id: str, chunk: bytes) -> bool:
+        """Add one partial output, to be read once."""
+        job = self._held(job_id, worker_id)
+        if job is None:
+            return False
+        job.chunks.append(chunk)
+        self._on_change(job)
+        return True
+
+    def done(self, job_id: str, worker_id: str, now: float, *, output: bytes | None, error: bytes | None) -> bool:
+        """Settle the job: FAILED if there is an *error*, else COMPLETED, with or without *output*."""
+        job = self._held(job_id, worker_id)
+        if job is None:
+            return False
+        job.output, job.error = output, error
+        self._finish(job, Status.COMPLETED if error is None else Status.FAILED, now)
+        return True
+
+    # What happens to them.
+
+    def worker_died(self, worker_id: str, now: float) -> None:
+        """Queue the worker's jobs first again; those that lost a worker before are FAILED."""
+        for job in list(self._taken.get(worker_id, {}).values()):
+            if job.retries >= AUTOMATIC_RETRIES:
+                self._give_up(job, now)
+                continue
+            self._release(job)
+            job.reset()
+            job.retries += 1
+            self._retried += 1
+            self._requeue(job, first=True)
+
+    def expire(self, now: float) -> list[Stop]:
+        """Do what is due by *now*; returns what must be stopped."""
+        stops = []
+        while (job_id := self._deadlines.due(now)) is not None:
+            job = self._jobs[job_id]
+            stop = self._stop(job)
+            if stop is not None:
+                stops.append(stop)
+            if job.status.is_final or now >= job.expires_at:
+                self._forget(job)
+            else:
+                # RunPod counts the retry it would have made, and gives up: the time is spent either way.
+                job.retries = AUTOMATIC_RETRIES
+                self._give_up(job, now)
+        return stops
+
+    def _held(self, job_id: str, worker_id: str) -> Job | None:
+        return self._taken.get(worker_id, {}).get(job_id)
+
+    def _stop(self, job: Job) -> Stop | None:
+        if job.status is not Status.IN_PROGRESS or job.worker_id is None:
+            return None
+        return Stop(job.worker_id, job.id)
+
+    def _requeue(self, job: Job, *, first: bool = False) -> None:
+        queue = self._low_queue if job.policy.low_priority else self._queue
+        queue[job.id] = job
+        if first:
+            queue.move_to_end(job.id, last=False)
+        self._deadlines.set(job.id, job.expires_at)
+        self._on_change(job)
+
+    def _release(self, job: Job) -> None:
+        """Take the job out of the queue, or out of its worker's hands."""
+        if job.status is Status.IN_QUEUE:
+            (self._low_queue if job.policy.low_priority else self._queue).pop(job.id)
+        elif job.status is Status.IN_PROGRESS and job.worker_id is not None:
+            held = self._taken[job.worker_id]
+            del held[job.id]
+            if not held:
+                del self._taken[job.worker_id]
+            self._in_progress -= 1
+
+    def _finish(self, job: Job, status: Status, now: float) -> None:
+        self._release(job)
+        job.status = status
+        if job.taken_at is not None:
+            # Rounded up: a job stopped at its limit must not look as if it had stayed under it.
+            job.execution_ms = math.ceil((now - job.taken_at) * 1000)
+        if status is Status.CANCELLED:
+            job.output = None
+        self._completed += status is Status.COMPLETED
+        self._failed += status is Status.FAILED
+        self._deadlines.set(job.id, now + self._retention_s[job.is_sync])
+        self._on_change(job)
+
+    def _give_up(self, job: Job, now: float) -> None:
+        job.output, job.error = None, GAVE_UP
+        self._finish(job, Status.FAILED, now)
+
+    def _forget(self, job: Job) -> None:
+        self._release(job)
+        del self._jobs[job.id]
+        self._deadlines.drop(job.id)
+        self._on_change(job)
