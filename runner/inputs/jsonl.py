@@ -1,0 +1,78 @@
+"""
+Read jsonl: a JSON object a line, blank lines skipped.
+
+By the standard library: orjson reads integers beyond 64 bit as floats and sees no duplicate key.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from runner.inputs.base import BadRow, Report, Tape
+from runner.spec import found
+from runner.values import JsonObject, JsonValue
+
+MAX_DEPTH = 64
+
+
+def read(tape: Tape, report: Report) -> Iterator[JsonObject]:
+    """The rows of a jsonl file."""
+    for data in tape.lines():
+        if data.isspace():
+            continue
+        text = ""
+        try:
+            text = tape.text(data)
+            yield _row(text)
+        except BadRow as bad:
+            report(bad)
+        except json.JSONDecodeError as error:
+            report(BadRow(tape.line, error.colno, f"not JSON: {_lower(error.msg)}", "write one object a line", text))
+        except (ValueError, RecursionError) as error:
+            report(BadRow(tape.line, 1, str(error) if type(error) is ValueError else "nested too deeply", None, text))
+
+
+def _row(text: str) -> JsonObject:
+    row = _DECODER.decode(text.strip("\r\n"))
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object, found {found(row)}")
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(row) > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if "\\u" in text:  # an escape may stand for half a character, which no request could carry
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half a surrogate pair is no character") from None
+    return row
+
+
+def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key '{twice}'")
+    return result
+
+
+def _constant(word: str) -> None:
+    raise ValueError(f"JSON has no number '{word}'")
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if number - number != 0:
+        raise ValueError(f"number {found(text)} is too large")
+    return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+
+
+def _depth(value: JsonValue) -> int:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, items), default=0)
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,95 @@
+"""Know what a template may read, and say so when it reads something else."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from runner.wording import suggest
+
+
+class Use(Protocol):
+    """A key that a template reads of a name."""
+
+    @property
+    def root(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def guarded(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """
+    What a template sees: the keys of each name.
+
+    None for a name that isn't there, an empty tuple of keys is a name without any; `ANY` one whose keys only the data
+    tells.
+    """
+
+    row: tuple[str, ...] | None
+    matrix: tuple[str, ...] | None
+    vars: tuple[str, ...]
+    has_repeat: bool = True
+
+    @classmethod
+    def of(cls, vars: Any, rows: Any) -> "Known":
+        """What the raw *vars* and *rows* of a file offer, valid or not: one mistake must not bring on others."""
+        rows = rows if isinstance(rows, dict) else {}
+        return cls(_columns(rows), _axes(rows), tuple(vars) if isinstance(vars, dict) else ())
+
+    def rows_only(self) -> "Known":
+        """What `where` sees, which comes before matrix and repeat."""
+        return replace(self, matrix=None, has_repeat=False)
+
+    def problems(self, names: Iterable[str], uses: Iterable[Use]) -> Iterator[tuple[str, str | None, str]]:
+        """Message, fix and a pattern that finds the spot, for every name and key that isn't there."""
+        for name in sorted(names):
+            trouble = self._name(name)
+            if trouble:
+                yield (*trouble, rf"\{{[{{%](?:(?![}}%]\}}).)*?\b({re.escape(name)})\b|\b({re.escape(name)})\b")
+        for use in uses:
+            keys = {"row": self.row, "matrix": self.matrix, "vars": self.vars}.get(use.root)
+            if keys is None or keys is ANY or use.key is None or use.guarded or use.key in keys:
+                continue
+            message = f"{_NOUNS[use.root]} no '{use.key}'"
+            pattern = rf"\b{use.root}\s*(?:\.\s*|\[\s*['\"])({re.escape(use.key)})\b"
+            yield message, suggest(use.key, keys), pattern
+
+    def _name(self, name: str) -> tuple[str, str | None] | None:
+        if name == "row":
+            return ("the job has no rows", "give it rows.file or rows.inline") if self.row is None else None
+        if name == "matrix" and self.has_repeat:
+            return ("the job has no matrix", "give it rows.matrix") if self.matrix is None else None
+        if name == "vars" or (name == "repeat" and self.has_repeat):
+            return None
+        homes = {"row": self.row or (), "matrix": self.matrix or (), "vars": self.vars}
+        for home, keys in homes.items():
+            if name in keys:
+                return f"unknown name '{name}'", f"did you mean '{home}.{name}'?"
+        names = ["row", "matrix", "vars", "repeat"] if self.has_repeat else ["row", "vars"]
+        return f"unknown name '{name}'", suggest(name, names)
+
+
+ANY = ("*",)
+_NOUNS = {"row": "the rows have", "matrix": "the matrix has", "vars": "the vars have"}
+
+
+def _columns(rows: dict[str, Any]) -> tuple[str, ...] | None:
+    if "file" in rows:
+        return ANY
+    inline = rows.get("inline")
+    if inline is None:
+        return None
+    if not isinstance(inline, list) or not all(isinstance(row, dict) for row in inline):
+        return ANY
+    return tuple(dict.fromkeys(key for row in inline for key in row))
+
+
+def _axes(rows: dict[str, Any]) -> tuple[str, ...] | None:
+    matrix, include = rows.get("matrix"), rows.get("include")
+    if matrix is None and not include:
+        return None
+    added = [key for entry in include if isinstance(entry, dict) for key in entry] if isinstance(include, list) else []
+    return tuple(dict.fromkeys([*(matrix if isinstance(matrix, dict) else {}), *added]))

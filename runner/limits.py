@@ -1,0 +1,88 @@
+"""RunPod's bounds, and times of a job that can't be meant: pure checks of values that each are valid alone."""
+
+import re
+from collections.abc import Iterator
+
+from runner.spec import Endpoint, Job, LocalEndpoint
+from runner.units import duration
+from runner.wording import Finding, Loc
+
+Trouble = tuple[str, str | None]
+"""A message, and what to do about it."""
+
+EXECUTION_TIMEOUT_S = (5.0, 7 * 86_400.0)
+TTL_S = (10.0, 7 * 86_400.0)
+_ENDPOINT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_BASE_URL = re.compile(r"(https?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(/[\w./~-]*)?")
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
+
+
+def problems(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[tuple[Finding, bool]]:
+    """What is wrong with the times of the job at *loc*, and whether it is only a warning."""
+    yield from ((finding, False) for finding in _policy(loc, job, endpoint))
+    yield from _timeouts(loc, job)
+    retry = job.retry
+    if retry.wait_initial_s > retry.wait_max_s:
+        message = (
+            f"'wait_initial' ({duration(retry.wait_initial_s)}) is above 'wait_max' ({duration(retry.wait_max_s)})"
+        )
+        yield Finding((*loc, "retry"), message, at_key=True), False
+
+
+def _policy(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[Finding]:
+    policy = job.policy
+    shortest, longest = EXECUTION_TIMEOUT_S
+    if isinstance(endpoint, LocalEndpoint):
+        shortest = 0.0  # ours has no such bound, and a test of a timeout should not take 5 s
+    for key, value, low, high in (
+        ("execution_timeout", policy.execution_timeout_s, shortest, longest),
+        ("ttl", policy.ttl_s, *TTL_S),
+    ):
+        if value is not None and not low <= value <= high:
+            message = f"RunPod takes a '{key}' of {duration(low or 0.001)} to {duration(high)}, found {duration(value)}"
+            yield Finding((*loc, "policy", key), message)
+    if (
+        policy.ttl_s is not None
+        and policy.execution_timeout_s is not None
+        and policy.ttl_s < policy.execution_timeout_s
+    ):
+        message = (
+            f"'ttl' ({duration(policy.ttl_s)}) is below 'execution_timeout' ({duration(policy.execution_timeout_s)}): "
+            "it counts from the submit, queue included, and ends a running job"
+        )
+        yield Finding(
+            (*loc, "policy", "ttl"), message, "make it the longest wait in the queue and the execution_timeout"
+        )
+
+
+def _timeouts(loc: Loc, job: Job) -> Iterator[tuple[Finding, bool]]:
+    run_s, job_s, execution_s = job.timeouts.run_s, job.timeouts.job_s, job.policy.execution_timeout_s
+    if run_s is not None and execution_s is not None and run_s < execution_s:
+        message = (
+            f"'run' ({duration(run_s)}) is below the policy's 'execution_timeout' ({duration(execution_s)}): "
+            "a job is cancelled before it may have finished"
+        )
+        yield Finding((*loc, "timeouts", "run"), message), True
+    if run_s is not None and job_s is not None and job_s < run_s:
+        message = f"'job' ({duration(job_s)}) is below 'run' ({duration(run_s)}), which then never applies"
+        yield Finding((*loc, "timeouts", "job"), message), True
+
+
+def id_problem(text: str) -> Trouble | None:
+    """What is wrong with an endpoint id."""
+    if _ENDPOINT_ID.fullmatch(text):
+        return None
+    return (
+        "an endpoint id has letters, digits, '-' and '_' only",
+        "copy it from the endpoint's page, without the URL around it",
+    )
+
+
+def base_url_problem(text: str) -> Trouble | None:
+    """What is wrong with a base URL: the key travels with every request to it."""
+    match = _BASE_URL.fullmatch(text)
+    if match is None:
+        return "expected a URL such as https://api.runpod.ai/v2, without a query", None
+    if match[1] == "http" and not _LOOPBACK.fullmatch(match[2]):
+        return "http:// would send the key in the clear: it is for loopback only", "write https://"
+    return None

@@ -1,0 +1,191 @@
+"""Say in our own words what pydantic found: what, where, fix. Its own texts never reach a user."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runner import spec
+from runner.states import Outcome
+
+Loc = tuple[int | str, ...]
+"""A path into a job file: keys and positions."""
+
+_TAGS = (spec.LOCAL, spec.REMOTE)
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "model_type": "a mapping",
+    "finite_number": "a finite number",
+}
+_NOUNS = {"jobs": "job", "endpoints": "endpoint"}
+_YAML_1_1 = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+_PATTERNS = {
+    spec.NAME: "lower case letters, digits, '.', '_' and '-', the first a letter or a digit",
+    spec.LABEL: "letters, digits, '.', '_' and '-', the first a letter, a digit or '_'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A problem at a path of the file. *at_key* points at the key there instead of its value."""
+
+    loc: Loc
+    message: str
+    fix: str | None = None
+    at_key: bool = False
+
+
+def suggest(word: str, known: Iterable[str]) -> str | None:
+    """What to say of an unknown *word*: the nearest known one, else all of them."""
+    import difflib  # 3 ms, and only a mistake needs it
+
+    names = [str(name) for name in known]
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return "known: " + ", ".join(f"'{name}'" for name in names) if names else None
+
+
+def place(loc: Sequence[int | str]) -> str:
+    """The place in the grammar that *loc* speaks of: ``jobs.*.retry`` for every job's."""
+    parts = ["*" if n == 1 and loc[0] in _NOUNS else str(part) for n, part in enumerate(loc)]
+    return ".".join(part for part in parts if not part.isdigit())
+
+
+def _inside(loc: Loc) -> str:
+    """``" in 'retry'"`` for a key at *loc*; nothing at the top of the file."""
+    if len(loc) < 2:
+        return ""
+    noun = f"{_NOUNS[str(loc[0])]} " if len(loc) == 3 and loc[0] in _NOUNS else ""
+    names = [part for part in loc[:-1] if isinstance(part, str)]
+    return f" in {noun}'{names[-1]}'"
+
+
+def findings(errors: Iterable[Any]) -> list[Finding]:
+    """What pydantic's *errors* say, in our words; one that only follows from another is left out."""
+    told = [(path(error["loc"]), error) for error in errors]
+    locs = [loc for loc, _ in told]
+    found = []
+    for loc, error in told:
+        follows = error["type"] == "too_short" and any(len(o) > len(loc) and o[: len(loc)] == loc for o in locs)
+        unsupported = error["type"] == "missing" and any(_is_not_yet(o) and o[:-1] == loc[:-1] for o in locs)
+        if not follows and not unsupported:
+            found.append(_finding(loc, error))
+    return found
+
+
+def path(loc: Loc) -> Loc:
+    """*loc* without what pydantic put in of its own: union tags; a bad key stays as the last part."""
+    return tuple(part for part in loc if part not in _TAGS and part != "[key]")
+
+
+def _is_not_yet(loc: Loc) -> bool:
+    return bool(loc) and str(loc[-1]) in spec.NOT_YET.get(place(loc[:-1]), ())
+
+
+def _finding(loc: Loc, error: Any) -> Finding:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "mistake":
+        return Finding(loc, context["message"], context["fix"])
+    if kind == "extra_forbidden":
+        return _unknown_key(loc, local=spec.LOCAL in error["loc"])
+    if kind == "missing":
+        return _missing(loc)
+    if kind in ("literal_error", "choice"):
+        return _choice(loc, value, context)
+    if kind in _EXPECTED:
+        return _wrong_type(loc, value, _EXPECTED[kind])
+    if kind == "string_pattern_mismatch":
+        message = f"{spec.found(value)} is not a name: expected {_PATTERNS[context['pattern']]}"
+        return Finding(loc, message, at_key="[key]" in error["loc"])
+    if kind in ("too_short", "string_too_short"):
+        return Finding(loc, f"{_named(loc)} is empty", "give it at least one entry" if kind == "too_short" else None)
+    if kind == "string_too_long":
+        message = f"a name has at most {context['max_length']} characters, found {len(value)}"
+        return Finding(loc, message, at_key="[key]" in error["loc"])
+    bound = _bound(context)
+    return Finding(loc, f"expected {bound or 'another value'}, found {spec.found(value)}")
+
+
+def _named(loc: Loc) -> str:
+    """The part at *loc* by its key, or by its position in a list."""
+    if isinstance(loc[-1], int) and len(loc) > 1:
+        return f"entry {loc[-1] + 1} of '{loc[-2]}'"
+    return f"'{loc[-1]}'"
+
+
+def _bound(context: dict[str, Any]) -> str | None:
+    """A number's bound in words."""
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    return next((f"{word} {context[name]}" for name, word in words.items() if name in context), None)
+
+
+def _unknown_key(loc: Loc, *, local: bool) -> Finding:
+    key, parent = str(loc[-1]), place(loc[:-1])
+    if _is_not_yet(loc):
+        return Finding(loc, f"'{key}' is not supported yet", at_key=True)
+    model = spec.LocalEndpoint if local and parent == "endpoints.*" else spec.MODELS.get(parent)
+    known = spec.keys(model) if model else []
+    if parent == "endpoints.*":
+        other = spec.RemoteEndpoint if local else spec.LocalEndpoint
+        if key in spec.keys(other):
+            here, there = ("a local", "a RunPod") if local else ("a RunPod", "a local")
+            fix = "'handler' makes an endpoint local, 'id' makes it RunPod's: write one of the two"
+            return Finding(loc, f"'{key}' belongs to {there} endpoint, and '{loc[1]}' is {here} one", fix, at_key=True)
+    return Finding(loc, f"unknown key '{key}'{_inside(loc)}", suggest(key, known), at_key=True)
+
+
+def _missing(loc: Loc) -> Finding:
+    key = str(loc[-1])
+    fixes = {
+        "version": "write version: 1",
+        "name": "write name: and a short name for the output folder",
+        "endpoint": "write endpoint: and a name under 'endpoints'",
+        "id": "write id: and RunPod's endpoint id, or handler: and a file and function to run locally",
+        "handler": "write handler: and a file and function, such as handlers/horse.py:handler",
+    }
+    return Finding(loc[:-1], f"missing key '{key}'{_inside(loc)}", fixes.get(key), at_key=len(loc) > 1)
+
+
+def _choice(loc: Loc, value: object, context: dict[str, Any]) -> Finding:
+    """A word that is none of the few allowed."""
+    written = context.get("expected", "").replace(" or ", ", ")
+    known = context.get("choices") or [word.strip("'") for word in written.split(", ")]
+    noun = context.get("noun") or next(part for part in reversed(loc) if isinstance(part, str))
+    if not isinstance(value, str):
+        return _wrong_type(loc, value, "one of " + ", ".join(f"'{word}'" for word in known))
+    if value in spec.NOT_YET.get(f"values of {place(loc)}", ()):
+        return Finding(loc, f"{noun} '{value}' is not supported yet", suggest("", known))
+    if noun == "outcome" and value in list(Outcome):
+        fix = "'on_answer_lost' decides about it" if value == Outcome.ANSWER_LOST else suggest("", known)
+        return Finding(loc, f"outcome '{value}' is never tried again", fix)
+    return Finding(loc, f"unknown {noun} {spec.found(value)}", suggest(value, known))
+
+
+def _wrong_type(loc: Loc, value: object, expected: str) -> Finding:
+    if loc and loc[-1] == "api_key":  # whatever it is, it may be the key
+        return Finding(loc, "expected a reference to the key", "write ${RUNPOD_API_KEY}")
+    return Finding(loc, f"expected {expected}, found {spec.found(value)}", _type_fix(value, expected))
+
+
+def _type_fix(value: object, expected: str) -> str | None:
+    """What to write instead, where that can be guessed."""
+    if expected == "true or false" and isinstance(value, str):
+        return f"write {_YAML_1_1.get(value.lower(), 'true or false')}"
+    if expected in ("a whole number", "a number") and isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return None
+        return f"write {value} without quotes"
+    if expected == "text" and value is not None and not isinstance(value, dict | list):
+        return f'quote it: "{spec.found(value)}"'
+    if expected == "a list" and not isinstance(value, dict):
+        return f"write [{value if isinstance(value, str) else spec.found(value)}]" if value is not None else None
+    return None

@@ -1,0 +1,255 @@
+"""Expanding a job into its runs."""
+
+import tracemalloc
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job_files import opened, runs, write
+
+from runner.check import open_job_file
+from runner.errors import JobFileError, UsageError
+from runner.matrix import combinations
+from runner.plan import Counter, make_plan
+from runner.spec import Rows
+
+
+def test_rows_then_matrix_then_repeat(tmp_path: Path) -> None:
+    """The order is a promise: index and --limit speak of it."""
+    rows = {"inline": [{"a": 1}, {"a": 2}], "matrix": {"x": [1, 2], "y": ["p", "q"]}, "repeat": 2}
+    found = runs(tmp_path, {"rows": rows, "input": {"v": "{{ [row.a, matrix.x, matrix.y, repeat] }}"}})
+    expected = [[a, x, y, r] for a in (1, 2) for x in (1, 2) for y in ("p", "q") for r in (0, 1)]
+    assert [run.input["v"] for run in found] == expected
+    assert [run.index for run in found] == list(range(16))
+    assert (found[3].row, found[3].matrix, found[3].repeat) == ({"a": 1}, {"x": 1, "y": "q"}, 1)
+
+
+def test_without_rows_there_is_one_run(tmp_path: Path) -> None:
+    """The smallest job file says what to run, and no more."""
+    (run,) = runs(tmp_path, {"input": {"x": 1}})
+    assert (run.job, run.index, run.row, run.matrix, run.repeat, run.input) == ("only", 0, None, None, 0, {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "kept"),
+    [
+        ({"where": "row.n != 2"}, None, [1, 3, 4, 1]),
+        ({"where": "row.n != 2", "limit": 2}, None, [1, 3]),
+        ({"where": "row.n > vars.least"}, None, [2, 3, 4]),
+        ({"limit": 2, "repeat": 2}, None, [1, 1, 2, 2]),
+        ({"limit": 2, "repeat": 2}, 3, [1, 1, 2]),
+        ({"where": "false"}, None, []),
+        ({}, 1, [1]),
+        ({}, 99, [1, 2, 3, 4, 1]),
+    ],
+)
+def test_where_then_limit_cut_rows_and_the_command_line_cuts_runs(
+    tmp_path: Path, rows: dict[str, Any], limit: int | None, kept: list[int]
+) -> None:
+    """`limit: 2` is two rows, `--limit 2` two runs."""
+    rows = {"inline": [{"n": n} for n in (1, 2, 3, 4, 1)]} | rows
+    found = runs(tmp_path, {"rows": rows, "input": {"n": "{{ row.n }}"}}, limit=limit, vars={"least": 1})
+    assert [run.input["n"] for run in found] == kept
+
+
+def test_the_limit_of_rows_leaves_the_whole_file_digested(tmp_path: Path) -> None:
+    """The manifest speaks of the file, not of the part that was used."""
+    (tmp_path / "a.csv").write_text("a\n1\n2\n3\n")
+    plan = make_plan(opened(tmp_path, {"rows": {"file": "a.csv", "limit": 1}}))
+    assert (plan.total, plan.inputs[0].rows, plan.inputs[0].path) == (1, 3, tmp_path / "a.csv")
+    assert len(list(plan.jobs["only"].expand(Counter()))) == 1
+
+
+GITHUB = {"fruit": ["apple", "pear"], "animal": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ({"matrix": {"a": [1, 2], "b": [3, 4]}}, [(1, 3), (1, 4), (2, 3), (2, 4)]),
+        ({"matrix": {"a": [1, 2], "b": [3, 4]}, "exclude": [{"a": 2, "b": 3}]}, [(1, 3), (1, 4), (2, 4)]),
+        ({"matrix": {"a": [1, 2], "b": [3, 4]}, "exclude": [{"b": 3}]}, [(1, 4), (2, 4)]),
+        ({"matrix": {"a": [1, True]}, "exclude": [{"a": True}]}, [(1,)]),
+        ({"matrix": {"a": [1]}, "exclude": [{"a": 1}], "include": [{"a": 1}]}, [(1,)]),
+        ({"include": [{"a": 1}, {"a": 2}]}, [(1,), (2,)]),
+    ],
+)
+def test_a_matrix_combines_and_leaves_out(rows: dict[str, Any], expected: list[tuple[int, ...]]) -> None:
+    """The last key changes fastest; exclude comes before include."""
+    assert [tuple(found.values()) for found in combinations(Rows.model_validate(rows))] == expected
+
+
+def test_include_is_as_in_github_actions() -> None:
+    """The example of GitHub's own documentation, so that nobody has to learn it twice."""
+    include = [
+        {"color": "green"},
+        {"color": "pink", "animal": "cat"},
+        {"fruit": "apple", "shape": "circle"},
+        {"fruit": "banana"},
+        {"fruit": "banana", "animal": "cat"},
+    ]
+    assert combinations(Rows.model_validate({"matrix": GITHUB, "include": include})) == [
+        {"fruit": "apple", "animal": "cat", "color": "pink", "shape": "circle"},
+        {"fruit": "apple", "animal": "dog", "color": "green", "shape": "circle"},
+        {"fruit": "pear", "animal": "cat", "color": "pink"},
+        {"fruit": "pear", "animal": "dog", "color": "green"},
+        {"fruit": "banana"},
+        {"fruit": "banana", "animal": "cat"},
+    ]
+
+
+def test_keys_are_pinned(tmp_path: Path) -> None:
+    """A key is the same in every batch, on every machine, in every version: this test may not change."""
+    rows = {"inline": [{"p": "ü"}, {"p": "ü"}]}
+    found = runs(tmp_path, {"rows": rows, "input": {"b": 1, "a": "{{ row.p }}"}})
+    assert [run.key for run in found] == ["519ecfb59468f45d8a3b6c5563223071", "f598c71db73e694bd677e7e0a698d86b"]
+    text = '["only",{"a":"ü","b":1}]'.encode()
+    assert [blake2b(text + b"#%d" % n, digest_size=16).hexdigest() for n in (0, 1)] == [run.key for run in found]
+
+
+def test_equal_inputs_get_keys_of_their_own_and_others_keep_theirs(tmp_path: Path) -> None:
+    """A row added in front must not change what the others are called."""
+    job = {"input": {"a": "{{ row.p }}"}}
+    before = runs(tmp_path, job | {"rows": {"inline": [{"p": 1}, {"p": 2}, {"p": 1}]}})
+    after = runs(tmp_path, job | {"rows": {"inline": [{"p": 3}, {"p": 2}, {"p": 1}, {"p": 1}]}})
+    assert len({run.key for run in before}) == 3
+    assert {run.key for run in before} < {run.key for run in after}
+
+
+def test_a_key_depends_on_job_name_and_input_alone(tmp_path: Path) -> None:
+    """Another endpoint, policy or retry is the same run, and its result can be kept."""
+    job = {"input": {"a": 1}}
+    (one,) = runs(tmp_path, job)
+    (other,) = runs(tmp_path, job | {"retry": {"attempts": 3}, "policy": {"ttl": "1h"}, "rows": {"inline": [{"z": 1}]}})
+    assert one.key == other.key
+    plan = make_plan(opened(tmp_path, {}, jobs={"renamed": {"endpoint": "local", "input": {"a": 1}}}))
+    assert next(plan.jobs["renamed"].expand(Counter())).key != one.key
+
+
+def test_a_later_row_that_cannot_be_rendered_is_a_run_with_a_problem(tmp_path: Path) -> None:
+    """One bad row of a million must not stop the rest, and gets its own line in the results."""
+    rows = {"inline": [{"n": "1"}, {"n": "x"}, {"n": "2"}, {}, {"n": "x"}], "matrix": {"m": [1]}}
+    found = runs(tmp_path, {"rows": rows, "input": {"n": "{{ row.n | int }}"}})
+    assert [run.input for run in found] == [{"n": 1}, None, {"n": 2}, None, None]
+    assert found[1].problem == "input.n: 'x' is not a whole number"
+    assert found[3].problem == "input.n: there is no 'n' here; there are no keys"
+    assert found[1].row == {"n": "x"}
+    assert len({run.key for run in found}) == 5
+
+
+def test_a_row_that_renders_to_an_empty_input_has_a_problem(tmp_path: Path) -> None:
+    """RunPod would drop it, and the job fail after a retry that is paid for."""
+    found = runs(tmp_path, {"rows": {"inline": [{"i": {"a": 1}}, {"i": {}}]}, "input": "{{ row.i }}"})
+    assert [run.problem for run in found] == [
+        None,
+        "input: an empty input, {}, never arrives: RunPod drops it, and the job fails after a retry",
+    ]
+
+
+def test_runs_share_nothing_that_could_change(tmp_path: Path) -> None:
+    """Whoever takes megabytes out of one run's input must not touch the next."""
+    rows = {"inline": [{"l": [1]}], "matrix": {"m": [[1], [2]]}, "repeat": 2}
+    found = runs(tmp_path, {"rows": rows, "input": {"a": {"b": [1]}, "c": "{{ row.l }}", "d": "{{ matrix.m }}"}})
+    for part in ("row", "matrix", "input"):
+        mutable: list[int] = []
+        for run in found:
+            mutable += [id(getattr(run, part)), *(id(value) for value in getattr(run, part).values())]
+        assert len(set(mutable)) == len(mutable)
+
+
+def test_bad_rows_are_told_with_their_lines_up_to_a_point(tmp_path: Path) -> None:
+    """All that a person can use at once, not a million of them."""
+    (tmp_path / "a.csv").write_text("a,b\n" + "1\n" * 100)
+    with pytest.raises(JobFileError) as raised:
+        make_plan(opened(tmp_path, {"rows": {"file": "a.csv"}}))
+    assert [problem.line for problem in raised.value.problems] == list(range(2, 22))
+    assert raised.value.problems[0].file == str(tmp_path / "a.csv")
+
+
+def test_problems_of_all_jobs_are_told_at_once(tmp_path: Path) -> None:
+    """Data is checked in one go, as the file is."""
+    jobs = {
+        name: {"endpoint": "local", "rows": {"inline": [{"a": "x"}]}, "input": {"a": "{{ row.a | int }}"}}
+        for name in ("one", "two")
+    }
+    with pytest.raises(JobFileError) as raised:
+        make_plan(opened(tmp_path, {}, jobs=jobs))
+    assert [problem.message for problem in raised.value.problems] == [
+        f"the first run of job '{name}' can't be rendered: 'x' is not a whole number" for name in ("one", "two")
+    ]
+
+
+def test_only_chosen_jobs_are_planned_in_file_order(tmp_path: Path) -> None:
+    """--job twice runs both, and never in the order of the command line."""
+    jobs = {name: {"endpoint": "local", "input": {"a": 1}} for name in ("c", "a", "b")}
+    job_file = opened(tmp_path, {}, jobs=jobs)
+    assert list(make_plan(job_file, only=["b", "c"]).jobs) == ["c", "b"]
+    assert make_plan(job_file).total == 3
+    with pytest.raises(UsageError, match="unknown job 'd'"):
+        make_plan(job_file, only=["d"])
+
+
+def test_where_that_fails_on_a_row_names_it(tmp_path: Path) -> None:
+    """Rows that are kept make the plan, so this can't wait until they are sent."""
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"b": 1}\n')
+    with pytest.raises(JobFileError) as raised:
+        make_plan(opened(tmp_path, {"rows": {"file": "a.jsonl", "where": "row.a == 1"}}))
+    assert raised.value.problems[0].message == "row 2: there is no 'a' here; known: 'b'"
+
+
+def test_a_file_that_changed_after_planning_stops_the_expansion(tmp_path: Path) -> None:
+    """Rather than drift: other rows would get other runs' places."""
+    (tmp_path / "a.csv").write_text("a\n1\n2\n")
+    plan = make_plan(opened(tmp_path, {"rows": {"file": "a.csv"}, "input": {"a": "{{ row.a }}"}}))
+    (tmp_path / "a.csv").write_text("a\n1\n2\n3\n")
+    with pytest.raises(UsageError, match="changed while it was being read"):
+        list(plan.jobs["only"].expand(Counter()))
+
+
+def test_two_jobs_on_one_file_are_one_input(tmp_path: Path) -> None:
+    """The manifest lists files, not readings."""
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    jobs = {name: {"endpoint": "local", "rows": {"file": "a.csv"}, "input": {"a": 1}} for name in ("one", "two")}
+    assert len(make_plan(opened(tmp_path, {}, jobs=jobs)).inputs) == 1
+
+
+class Nothing:
+    """Occurrences that remember nothing, as the ledger's index is not in memory."""
+
+    def count(self, digest: bytes) -> int:
+        """Every run is the first of its kind."""
+        return 0
+
+
+def peak(folder: Path, count: int) -> int:
+    """Most memory in use while *count* rows are planned and expanded."""
+    with (folder / "a.csv").open("w") as file:
+        file.write("prompt,lang\n")
+        file.writelines(f"a horse number {n},en\n" for n in range(count))
+    path = write(
+        folder, {"rows": {"file": "a.csv"}, "input": {"p": "{{ row.prompt }}, {{ vars.s }}"}}, vars={"s": "ink"}
+    )
+    job_file = open_job_file(path, env={})
+    tracemalloc.start()
+    plan = make_plan(job_file)
+    assert sum(1 for _ in plan.jobs["only"].expand(Nothing())) == plan.total == count
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def test_memory_does_not_grow_with_the_plan(tmp_path: Path) -> None:
+    """A million rows run in the memory of ten."""
+    peak(tmp_path, 10)
+    small, large = peak(tmp_path, 1_000), peak(tmp_path, 20_000)
+    assert large < small + 100_000
+
+
+def test_runs_are_made_when_they_are_asked_for(tmp_path: Path) -> None:
+    """The first is sent while the last is not yet read."""
+    plan = make_plan(opened(tmp_path, {"rows": {"matrix": {"a": [1, 2]}, "repeat": 10**9}}))
+    assert plan.total == 2 * 10**9
+    expanded: Iterator[Any] = plan.jobs["only"].expand(Counter())
+    assert [next(expanded).index for _ in range(3)] == [0, 1, 2]
