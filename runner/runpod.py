@@ -29,7 +29,7 @@ from runner.errors import Unreadable, UsageError
 from runner.faults import evidence
 from runner.plain import plain
 from runner.secret import Masker, Secret
-from runner.values import JsonValue, parse
+from runner.values import JsonValue, parse_foreign
 from runner.wire import CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES, SLOWEST_BYTES_PER_S, Call, Wire, open_session
 
 __all__ = ["RunPod", "open_session"]
@@ -236,7 +236,7 @@ class RunPod:
         """Send *call* and *read* its answer."""
         status, body = await self._wire.send(call)
         try:
-            answer = await asyncio.to_thread(parse, body) if len(body) > PARSE_IN_THREAD_BYTES else parse(body)
+            answer = await _parsed(body)
         except (ValueError, RecursionError):
             reason = "an answer that is not JSON"
         else:
@@ -247,6 +247,12 @@ class RunPod:
         raise Unreadable(
             f"{call.where}: HTTP {status} with {reason}", status=status, detail=evidence(body, self._masker)
         )
+
+
+async def _parsed(body: bytes) -> JsonValue:
+    if len(body) > PARSE_IN_THREAD_BYTES:
+        return await asyncio.to_thread(parse_foreign, body)
+    return parse_foreign(body)
 
 
 def _checked(base_url: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
@@ -39,12 +40,29 @@ def parse(data: bytes) -> JsonValue:
     Raises:
         ValueError: no JSON reader takes it.
     """
-    if _LONG_DIGITS.search(data):  # an integer that may not fit 64 bit
-        return json.loads(data)
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return json.loads(data)
+    return _parse(data, float)
+
+
+def parse_foreign(data: bytes) -> JsonValue:
+    """
+    The JSON value in *data*, as `parse` has it, but ``NaN``, ``Infinity`` and ``-Infinity`` become texts.
+
+    It is for answers that end up in files of ours: as numbers no other JSON reader would take these files, and as
+    null nobody would see that there was something.
+
+    Raises:
+        ValueError: no JSON reader takes it.
+    """
+    return _parse(data, str)
+
+
+def _parse(data: bytes, constant: Callable[[str], object]) -> JsonValue:
+    if not _LONG_DIGITS.search(data):  # an integer of 19 digits may not fit 64 bit
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            pass
+    return json.loads(data, parse_constant=constant)
 
 
 def dump(value: JsonValue) -> bytes:

@@ -372,7 +372,7 @@ async def test_an_output_with_nan_and_long_integers_is_read(service: Service, ru
     """Workers do send them, and a paid result must not fail for the parser that is fastest."""
     service.will_answer("GET", "/abc/status/J-u1", '{"status": "COMPLETED", "output": [NaN, 123456789012345678901]}')
     output = (await runpod.status("J-u1")).output
-    assert repr(output) == "[nan, 123456789012345678901]"
+    assert repr(output) == "['NaN', 123456789012345678901]"
 
 
 async def test_an_odd_health_has_no_counters(service: Service, runpod: RunPod) -> None:

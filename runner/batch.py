@@ -1,0 +1,276 @@
+"""The batch folder: where it is, make it, lock it, find it, its manifest, and `latest`."""
+
+import fcntl
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from runner.errors import BatchBusy, RecordError, UsageError
+from runner.values import JsonObject, parse
+
+_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
+_NO_LOCKS = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|fuse(\..*)?|9p|afs|ceph|glusterfs|lustre")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One batch's folder, and the files in it."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The batch's id: when it was started (UTC), and four hex digits of chance."""
+        return self.path.name
+
+    @property
+    def ledger(self) -> Path:
+        """The source of truth."""
+        return self.path / "ledger.sqlite"
+
+    @property
+    def results(self) -> Path:
+        """One line per settled run."""
+        return self.path / "results.jsonl"
+
+    @property
+    def manifest(self) -> Path:
+        """What ran."""
+        return self.path / "manifest.json"
+
+    @property
+    def health(self) -> Path:
+        """The health report, for machines."""
+        return self.path / "health.json"
+
+    @property
+    def log(self) -> Path:
+        """The structured log."""
+        return self.path / "log.jsonl"
+
+    def read_manifest(self) -> JsonObject:
+        """The manifest, as it was written when the batch started."""
+        found: JsonObject = parse(self.manifest.read_bytes())
+        return found
+
+
+def outputs_root(job_file: Path, *, dir_in_file: str | None, output_dir: Path | None) -> Path:
+    """
+    The folder that holds the batches of all job files: not the one of a batch.
+
+    *output_dir* (the command line's) starts at the working directory. *dir_in_file* starts at the job file's folder;
+    its default is ``batches`` beside the nearest ``.git`` or ``pyproject.toml`` above the job file, else beside the
+    file, so that cron and a developer share lock, `latest` and resume.
+    """
+    if output_dir is not None:
+        return output_dir.absolute()
+    if dir_in_file is not None:
+        return job_file.absolute().parent / dir_in_file
+    for folder in job_file.absolute().parents:
+        if (folder / ".git").exists() or (folder / "pyproject.toml").is_file():
+            return folder / "batches"
+    return job_file.absolute().parent / "batches"
+
+
+def prepare(root: Path) -> None:
+    """
+    Make sure that batches can be kept in *root*.
+
+    Raises:
+        UsageError: it can't be written, or its file system has no dependable locks and no WAL.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the output folder {root} can't be made: {error.strerror}",
+            fix="name another one with 'outputs.dir' in the job file, or with --output-dir",
+        ) from None
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"the output folder {root} can't be written",
+            fix="change its permissions, or name another one with 'outputs.dir' or --output-dir",
+        )
+    kind = _file_system(root)
+    if _NO_LOCKS.fullmatch(kind):
+        raise UsageError(
+            f"the output folder {root} is on {kind}, where SQLite's WAL and kernel locks can't be relied on",
+            fix="name a folder on a local disk with 'outputs.dir' or --output-dir, and copy finished batches away",
+        )
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that *path* is on; empty where the system does not say."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():
+        return ""
+    best, kind = "", ""
+    where = str(path.resolve())
+    for line in mounts.read_text(errors="replace").splitlines():
+        _, at, name, *_ = line.split(" ")
+        at = at.replace("\\040", " ")
+        inside = where == at or where.startswith(at.rstrip("/") + "/")
+        if inside and len(at) >= len(best):
+            best, kind = at, name
+    return kind
+
+
+@contextmanager
+def lock(root: Path, *, now: float) -> Iterator[None]:
+    """
+    Hold the one place from which batches in *root* are written.
+
+    It is a kernel lock: it is free as soon as its holder is dead, however it died.
+
+    Raises:
+        BatchBusy: another process holds it; the message says which.
+    """
+    file = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BatchBusy(
+                f"another batch of {root.name!r} is running: {_holder(file)}",
+                fix="wait for it, or stop it with Ctrl-C or SIGTERM there; 'runner status' shows where it stands",
+            ) from None
+        since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+        _put(file, {"pid": os.getpid(), "host": platform.node(), "since": since})
+        yield
+        os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def holder_is_alive(root: Path) -> bool:
+    """Whether the process that last took the lock of *root* lives; for a person to read, no lock is tried for it."""
+    try:
+        found = json.loads((root / ".lock").read_bytes())
+        if found["host"] != platform.node():
+            return False
+        os.kill(found["pid"], 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def _holder(file: int) -> str:
+    try:
+        found = json.loads(os.pread(file, 4096, 0))
+        return f"process {found['pid']} on {found['host']}, since {found['since']}"
+    except (ValueError, KeyError, TypeError):  # it is just being written: the lock counts, not the text
+        return "its process has not said yet which it is"
+
+
+def _put(file: int, value: JsonObject) -> None:
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(value).encode(), 0)
+
+
+def create(root: Path, *, now: float) -> Folder:
+    """Make a new batch's folder in *root* (durably) and point `latest` to it."""
+    started = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder = Folder(root / f"{started}-{secrets.token_hex(2)}")
+    try:
+        folder.path.mkdir()
+        sync_folder(root)
+    except OSError as error:
+        raise RecordError(
+            f"the batch folder {folder.path} can't be made: {error.strerror}",
+            fix="see that the disk has room and the folder can be written",
+        ) from None
+    return folder
+
+
+def point_latest(folder: Folder) -> None:
+    """Let `latest` beside *folder* point to it, in one step."""
+    aside = folder.path.parent / f".latest.{folder.id}"
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(folder.id)
+    aside.replace(folder.path.parent / "latest")
+
+
+def newest_first(root: Path) -> list[Folder]:
+    """The batches in *root* that have a ledger, the newest start first."""
+    if not root.is_dir():
+        return []
+    found = [Folder(path) for path in root.iterdir() if _ID.fullmatch(path.name) and not path.is_symlink()]
+    return sorted((f for f in found if f.ledger.exists()), key=lambda f: f.id, reverse=True)
+
+
+def find(name: str, outputs: Path) -> Folder:
+    """
+    The batch that *name* means: a folder, a batch id, ``latest``, or the name of a job file (its latest).
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = Path(name)
+    if (path / "ledger.sqlite").exists():
+        return Folder(path.resolve())
+    roots = [root for root in outputs.iterdir() if root.is_dir()] if outputs.is_dir() else []
+    if not _ID.fullmatch(name) and name != "latest":
+        roots = [outputs / name]
+    found = [folder for root in roots for folder in newest_first(root) if folder.id == name or not _ID.fullmatch(name)]
+    if not found:
+        raise UsageError(
+            f"no batch {name!r}: it is no batch folder, and {outputs} holds none of that name",
+            fix="give a batch folder, an id, a job file's name, or 'latest'; --output-dir says where to look",
+        )
+    return max(found, key=lambda folder: folder.id)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """
+    Write *data* to *path* so that a reader sees the old file or the new one, also after power loss.
+
+    Raises:
+        RecordError: it can't be written; the old file is untouched.
+    """
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise RecordError(
+            f"{path} can't be written: {error.strerror}",
+            fix="see that the disk has room and the folder can be written, then go on with --resume",
+        ) from None
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in *path* durable: a file's own sync does not."""
+    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def git_state(folder: Path) -> JsonObject | None:
+    """The commit that *folder* is at, and whether tracked files differ from it; None where there is no repository."""
+    if shutil.which("git") is None:
+        return None
+
+    def ask(*words: str) -> str | None:
+        done = subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=False, timeout=10)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}

@@ -1,0 +1,221 @@
+"""Parse the command line, call one command, turn what comes of it into an exit code."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from runner.errors import EXIT_BUG, EXIT_INTERRUPTED, RunnerError, UsageError
+
+# Heavy imports happen inside the commands: `runner --help` answers in a quarter of a second.
+
+app = typer.Typer(
+    name="runner",
+    no_args_is_help=True,
+    add_completion=False,
+    # Locals in a traceback could show a key.
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="A declarative, YAML-driven job runner for RunPod's serverless endpoints.",
+    epilog="Exit codes: 0 pass, 1 not, 2 invalid, 3 our bug, 4 endpoint refused, 5 already running, 130/143 signal.",
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The job file.", show_default=False)]
+Var = Annotated[list[str], typer.Option("--var", metavar="K=V", help="Override a variable of the file.")]
+Only = Annotated[list[str], typer.Option("--job", metavar="NAME", help="Only this job; may be repeated.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N runs of each job.")]
+Format = Annotated[str, typer.Option("--format", metavar="text|json", help="What to print on stdout.")]
+OutputDir = Annotated[
+    Path | None, typer.Option(metavar="D", help="The folder for batches, from the working directory.")
+]
+Local = Annotated[
+    str | None, typer.Option("--local", metavar="URL", help="Use the endpoint that 'runner serve' serves at URL.")
+]
+
+
+@app.command()
+def run(
+    file: File,
+    job: Only = [],  # noqa: B006 - typer makes a new list for each call
+    var: Var = [],  # noqa: B006
+    limit: Limit = None,
+    output_dir: OutputDir = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with this file's newest unfinished batch.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start a new batch beside an unfinished one.")] = False,
+    local: Local = None,
+    token_env: Annotated[
+        str, typer.Option(metavar="NAME", help="The environment variable with the token for --local.")
+    ] = "RUNNER_LOCAL_TOKEN",
+    drain: Annotated[
+        str, typer.Option(metavar="DURATION", help="After a first signal, follow what runs for so long.")
+    ] = "25s",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when all is well.")] = False,
+    format_: Format = "text",
+) -> int:
+    """Run a job file to its end."""
+    from runner.commands.run import Style
+    from runner.commands.run import run as command
+    from runner.execute import Options
+
+    if resume and fresh:
+        raise UsageError("--resume and --fresh exclude each other", fix="leave one out")
+    options = Options(
+        file=file,
+        only=tuple(job),
+        overrides=_overrides(var),
+        limit=limit,
+        output_dir=output_dir,
+        resume=resume,
+        fresh=fresh,
+        local_url=local,
+        token_env=token_env,
+        drain_s=_duration("--drain", drain),
+    )
+    return command(options, Style(quiet=quiet, as_json=_is_json(format_)))
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="The job files.", show_default=False)],
+    var: Var = [],  # noqa: B006
+    strict: Annotated[bool, typer.Option("--strict", help="An unset environment variable is an error.")] = False,
+    format_: Format = "text",
+) -> int:
+    """Say every problem of every file; sends nothing."""
+    from runner.commands.validate import validate as command
+
+    return command(files, overrides=_overrides(var), strict=strict, as_json=_is_json(format_))
+
+
+@app.command()
+def plan(
+    file: File,
+    job: Only = [],  # noqa: B006
+    var: Var = [],  # noqa: B006
+    limit: Limit = None,
+    format_: Format = "text",
+) -> int:
+    """Show runs, payloads and an estimate; sends nothing."""
+    from runner.commands.plan import plan as command
+
+    return command(file, overrides=_overrides(var), only=job, limit=limit, as_json=_is_json(format_))
+
+
+@app.command()
+def status(
+    batch: Annotated[str, typer.Argument(metavar="[BATCH]", help="A folder, an id, a NAME, or latest.")] = "latest",
+    output_dir: OutputDir = None,
+    format_: Format = "text",
+) -> int:
+    """Show where a batch stands, live or ended."""
+    from runner.commands.status import status as command
+
+    return command(batch, output_dir=output_dir, as_json=_is_json(format_))
+
+
+@app.command()
+def health(
+    file: File,
+    local: Local = None,
+    token_env: Annotated[
+        str, typer.Option(metavar="NAME", help="The environment variable with the token for --local.")
+    ] = "RUNNER_LOCAL_TOKEN",
+    format_: Format = "text",
+) -> int:
+    """Ask each endpoint how it is, and explain it."""
+    from runner.commands.health import health as command
+
+    return command(file, local_url=local, token_env=token_env, as_json=_is_json(format_))
+
+
+@app.command()
+def serve(
+    file: File,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="A loopback address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any free port.")] = 0,
+    token_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The environment variable with the token; default: a new one.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Append every accepted job to this file, as JSON lines.")
+    ] = None,
+) -> int:
+    """Serve the local endpoints of a job file by themselves."""
+    from runner.commands.serve import Where
+    from runner.commands.serve import serve as command
+
+    return command(file, Where(host=host, port=port, token_env=token_env, log=log))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"runner {version('runpod-runner')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Nothing to do: the options act by themselves."""
+
+
+def _overrides(pairs: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--var wants NAME=VALUE, found {pair!r}", fix="write --var style=ink")
+        found[name] = value
+    return found
+
+
+def _is_json(word: str) -> bool:
+    if word not in ("text", "json"):
+        raise UsageError(f"--format is text or json, found {word!r}", fix="write --format json")
+    return word == "json"
+
+
+def _duration(option: str, text: str) -> float:
+    from runner.units import duration_s
+
+    try:
+        return duration_s(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r}: {error}", fix=f"write {option} 25s") from None
+
+
+def main() -> NoReturn:
+    """The command ``runner``. Every error becomes its exit code here; what is no `RunnerError` is our bug."""
+    try:
+        code = app(standalone_mode=False)
+    except RunnerError as error:
+        print(error.render(), file=sys.stderr)
+        code = error.exit_code
+    except typer.Abort:
+        code = EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an exit code
+        code = _told(error)
+    sys.exit(code or 0)
+
+
+def _told(error: Exception) -> int:
+    """Say what *error* is: a wrong command line in its own words, anything else as our bug, with its traceback."""
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's UsageError, which typer does not export
+        error.show()
+        return int(error.exit_code)
+    traceback.print_exception(error)
+    print("this is a bug in runner; please report it with the lines above", file=sys.stderr)
+    return EXIT_BUG
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""``runner status``: where a batch stands, live or ended, without disturbing it."""
+
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from runner import batch, report
+from runner.errors import EXIT_PASS
+from runner.ledger import Ledger
+from runner.summary import summary
+from runner.values import dump
+
+
+def status(name: str, *, output_dir: Path | None, as_json: bool = False, out: TextIO = sys.stdout) -> int:
+    """
+    Print where the batch *name* stands, from its ledger.
+
+    Raises:
+        UsageError: there is no such batch.
+    """
+    outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
+    folder = batch.find(name, outputs)
+    with Ledger.read_only(folder.ledger) as ledger:
+        alive = batch.holder_is_alive(folder.path.parent)
+        health = report.fold(ledger, report.told(ledger, folder, verdict="running" if alive else "unfinished"))
+    print(dump(health).decode() if as_json else summary(health, str(folder.path)), file=out)
+    return EXIT_PASS

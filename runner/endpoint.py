@@ -1,0 +1,159 @@
+"""A live endpoint: every call to it waits for its turn, and teaches us whether the endpoint takes our jobs."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from runner.clock import Clock
+from runner.errors import (
+    EndpointRefused,
+    Forbidden,
+    NotFound,
+    PaymentRequired,
+    RateLimited,
+    RunPodError,
+    Unauthorized,
+    Unreachable,
+)
+from runner.events import Destination
+from runner.pace import BUCKETS, Pace
+from runner.policy import backoff_s
+from runner.runpod import RunPod
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+CAPS = {"run": 190, "runsync": 380, "status": 380, "cancel": 19, "purge": 1, "health": 10}
+"""Calls under way at once, by bucket: 95 % of RunPod's table. Source: RunPod docs, "Rate limits" (read August 2026)."""
+
+HELD = 300
+"""Requests that may be held open at once; the rest of the cap stays free for plain looks."""
+
+KNOWN_S = 5.0
+"""How long an answer of `/health` stands for the endpoint's being known."""
+
+PATIENCE_S = 120.0
+"""How long an endpoint that was never reached is tried before it is refused."""
+
+
+class LiveEndpoint:
+    """
+    One endpoint while a batch runs.
+
+    Attributes:
+        slots: Taken by each run in flight, whichever job it is of.
+        held: Taken by each status-sync that the server holds open.
+        can_hold: False for good once the server turned out not to know status-sync.
+        refusal: Why nothing more may be submitted; None while it may.
+    """
+
+    def __init__(self, destination: Destination, client: RunPod, pace: Pace, clock: Clock, *, concurrency: int) -> None:
+        self.destination = destination
+        self.client = client
+        self.slots = asyncio.Semaphore(concurrency)
+        self.held = asyncio.Semaphore(min(HELD, concurrency))
+        self.can_hold = True
+        self.refusal: EndpointRefused | None = None
+        self._pace = pace
+        self._clock = clock
+        self._caps = {bucket: asyncio.Semaphore(count) for bucket, count in CAPS.items()}
+        self._turns = {bucket: asyncio.Lock() for bucket in CAPS}
+        self._reached = False
+        self._first_tried_at: float | None = None
+        self._limited = 0
+        self._held_until = 0.0
+        self._checking = asyncio.Lock()
+        self._known_at = -KNOWN_S
+
+    async def call(self, operation: str, send: Callable[[], Awaitable[T]]) -> T:
+        """
+        Call *send* when *operation* may go.
+
+        Raises:
+            EndpointRefused: this endpoint will not do it, now or later: 401, 402, a confirmed 403, or never reached.
+            RunPodError: as `RunPod`'s method raises it. After a RateLimited the next call waits by itself.
+        """
+        if operation == "run" and self.refusal is not None:
+            raise self.refusal
+        async with self._caps[BUCKETS[operation]]:
+            await self._turn(operation)
+            try:
+                answer = await send()
+            except RunPodError as error:
+                await self._learn(error, operation)
+                raise
+        self._reached = True
+        self._limited = 0
+        return answer
+
+    async def check_known(self) -> None:
+        """
+        Make sure that `/health` answers, unless it did so a moment ago: one answer serves all who ask.
+
+        Raises:
+            NotFound: the endpoint itself is unknown.
+            RunPodError: nothing can be told now.
+        """
+        async with self._checking:
+            if self._clock.monotonic() - self._known_at >= KNOWN_S:
+                await self.call("health", self.client.health)
+                self._known_at = self._clock.monotonic()
+
+    async def _turn(self, operation: str) -> None:
+        # The lock is first come, first served, and lets one waiter sleep at a time; no await separates look and spend.
+        async with self._turns[BUCKETS[operation]]:
+            while (wait_s := self._pace.wait_s(operation, self._clock.monotonic())) > 0:
+                await self._clock.sleep(wait_s)
+            self._pace.spend(operation, self._clock.monotonic())
+
+    async def _learn(self, error: RunPodError, operation: str) -> None:
+        self._reached = self._reached or error.status is not None
+        log.warning("%s", error.message, extra={"endpoint": self.destination.name, "detail": error.detail})
+        match error:
+            case RateLimited():
+                self._slow_down(error)
+            case Unauthorized():
+                raise self.refuse(error, "check the endpoint's 'api_key': RunPod's console lists the valid ones")
+            case PaymentRequired():
+                raise self.refuse(error, "add credit to the RunPod account, then go on with --resume")
+            case Forbidden() if operation != "health":
+                await self._confirm(error)
+            case Unreachable():
+                self._lose_patience(error)
+
+    def _slow_down(self, error: RateLimited) -> None:
+        now = self._clock.monotonic()
+        if error.retry_after_s is not None:
+            wait_s = error.retry_after_s
+        elif now >= self._held_until:  # one 429 of many that were under way together counts once
+            self._limited += 1
+            wait_s = backoff_s(self._limited, initial_s=1.0, most_s=60.0, jitter=self._clock.chance())
+        else:
+            return
+        self._held_until = max(self._held_until, now + wait_s)
+        self._pace.hold(self._held_until)
+
+    async def _confirm(self, error: Forbidden) -> None:
+        """A lone 403 may be a firewall's word about one body; one that `/health` repeats is about the key."""
+        try:
+            await self.call("health", self.client.health)
+        except (Forbidden, NotFound):
+            raise self.refuse(error, "check that the endpoint's 'api_key' may use this endpoint") from None
+        except RunPodError:
+            return
+
+    def _lose_patience(self, error: Unreachable) -> None:
+        now = self._clock.monotonic()
+        if self._first_tried_at is None:
+            self._first_tried_at = now
+        if not self._reached and now - self._first_tried_at >= PATIENCE_S:
+            raise self.refuse(error, "check the endpoint's 'base_url' and this machine's network")
+
+    def refuse(self, error: RunPodError, fix: str) -> EndpointRefused:
+        """Submit nothing more to this endpoint, because of *error*; the exception to raise."""
+        if self.refusal is None:
+            name, said = self.destination.name, f" ({error.detail})" if error.detail else ""
+            self.refusal = EndpointRefused(f"endpoint {name!r} refused: {error.message}{said}", fix=fix)
+        return self.refusal

@@ -1,0 +1,119 @@
+"""What can happen to a run, as records: the dispatcher says them, the recorder makes them durable."""
+
+from dataclasses import dataclass
+
+from runner.plan import Run
+from runner.states import Outcome, State
+from runner.values import JsonObject, JsonValue
+
+EMBEDDED = "embedded"
+"""Stands for the base URL of an embedded endpoint: it ends with its process, so no URL of it means anything later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where an attempt goes: the endpoint's *name* in the job file, its base URL and RunPod's id. Holds no secret."""
+
+    name: str
+    base_url: str
+    endpoint_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """
+    How an attempt ended.
+
+    *output* is ``MISSING`` when there was none; null is an output. *error* is ``{"type", "message", "traceback"}``.
+    *status* is RunPod's last word, None when it never said one. Times are RunPod's, None when it did not say.
+    """
+
+    outcome: Outcome
+    output: JsonValue
+    error: JsonObject | None = None
+    status: str | None = None
+    worker_id: str | None = None
+    delay_time_ms: int | None = None
+    execution_time_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """A submit is about to be sent. Durable before the request leaves."""
+
+    run: Run
+    attempt: int
+    destination: Destination
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """An intended submit was surely not accepted, and is given up: it never counts as an attempt."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """RunPod answered a submit with a job id."""
+
+    key: str
+    attempt: int
+    job_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelDecided:
+    """We are about to ask RunPod to cancel the attempt's job."""
+
+    key: str
+    attempt: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """
+    An attempt ended and its run is pending again.
+
+    *ending* is None when the attempt ended with its embedded endpoint: nobody can say how, and nothing was billed.
+    """
+
+    key: str
+    attempt: int
+    ending: Ending | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """
+    A run got its last state. *line* is its line of results.jsonl, newline included.
+
+    *attempts* counts the submits that may have been accepted; *ending* is None for a skipped run, and for one whose
+    last attempt was recorded before.
+    """
+
+    run: Run
+    attempts: int
+    state: State
+    ending: Ending | None
+    line: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One look at an endpoint's ``/health``: the counters it gave, or the *problem* with asking."""
+
+    endpoint: str
+    at: float
+    jobs: dict[str, int]
+    workers: dict[str, int]
+    problem: str | None = None
+
+
+Event = Intended | Withdrawn | Accepted | CancelDecided | Ended | Settled | Sampled

@@ -1,0 +1,49 @@
+"""The structured log of a batch: one JSON object a line, secrets masked."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runner.clock import iso
+from runner.secret import Masker
+from runner.values import dump
+
+_OURS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class _Lines(logging.Formatter):
+    """A record as JSON: when, how grave, which module, what, and the fields given as ``extra``."""
+
+    def __init__(self, masker: Masker) -> None:
+        super().__init__()
+        self._masker = masker
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown: dict[str, object] = {
+            "at": iso(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        shown |= {name: value for name, value in record.__dict__.items() if name not in _OURS}
+        if record.exc_info:
+            shown["traceback"] = self.formatException(record.exc_info)
+        return self._masker(dump(shown).decode())
+
+
+@contextmanager
+def log_to(path: Path, masker: Masker) -> Iterator[None]:
+    """Append what the package logs to *path* while the block runs."""
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(_Lines(masker))
+    logger = logging.getLogger("runner")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.close()

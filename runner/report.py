@@ -1,0 +1,119 @@
+"""Fold ledger records into the health report, and write it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runner.batch import Folder, write_whole
+from runner.clock import iso
+from runner.events import Sampled
+from runner.health import diagnosis
+from runner.ledger import Ledger
+from runner.states import SETTLED, Outcome, State
+from runner.values import JsonObject, dump
+
+RANKS = (50.0, 95.0, 99.0, 100.0)
+RANK_NAMES = ("p50", "p95", "p99", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the report needs and the ledger's tables don't hold: all of it stands in the manifest or in its notes."""
+
+    batch: str
+    name: str
+    planned: Mapping[str, int]
+    endpoint_of: Mapping[str, str]
+    cost_per_second: Mapping[str, float | None]
+    started_at: float
+    ended_at: float | None
+    verdict: str
+
+
+def told(ledger: Ledger, folder: Folder, *, verdict: str | None = None) -> Told:
+    """Read what a batch's manifest and notes say of it; *verdict* is used while the ledger has none."""
+    manifest = folder.read_manifest()
+    spec = manifest["spec"]
+    planned = ledger.noted("plan")
+    return Told(
+        batch=folder.id,
+        name=manifest["name"],
+        planned=planned,
+        endpoint_of={job: spec["jobs"][job]["endpoint"] for job in planned},
+        cost_per_second={name: endpoint.get("cost_per_second") for name, endpoint in spec["endpoints"].items()},
+        started_at=ledger.noted("started_at"),
+        ended_at=ledger.noted("ended_at"),
+        verdict=ledger.noted("verdict") or verdict or "running",
+    )
+
+
+def fold(ledger: Ledger, facts: Told) -> JsonObject:
+    """The health report of a batch, over all its resumes: the object of health.json."""
+    counts = ledger.counts()
+    jobs = {job: _job(ledger, job, planned, counts.get(job, {}), facts) for job, planned in facts.planned.items()}
+    totals = {word: sum(job[word] for job in jobs.values()) for word in ("runs", *_WORDS, "pending", "retried")}
+    return {
+        "verdict": facts.verdict,
+        "batch": {
+            "id": facts.batch,
+            "name": facts.name,
+            "started_at": iso(facts.started_at),
+            "ended_at": None if facts.ended_at is None else iso(facts.ended_at),
+            **totals,
+        },
+        "endpoints": _endpoints(ledger),
+        "jobs": jobs,
+        "thresholds": [],
+    }
+
+
+def write(folder: Folder, report: JsonObject) -> None:
+    """Put *report* into the batch's health.json, whole or not at all."""
+    write_whole(folder.health, dump(report) + b"\n")
+
+
+_WORDS = tuple(state.value for state in State if state in SETTLED)
+
+
+def _job(
+    ledger: Ledger, job: str, planned: int, counts: Mapping[tuple[State, Outcome | None], int], facts: Told
+) -> JsonObject:
+    states = {word: sum(count for (state, _), count in counts.items() if state.value == word) for word in _WORDS}
+    outcomes = {
+        outcome.value: count for (state, outcome), count in sorted(counts.items()) if outcome and state in SETTLED
+    }
+    retried, execution_time_ms = ledger.attempt_totals(job)
+    rate = facts.cost_per_second.get(facts.endpoint_of[job])
+    return {
+        "runs": planned,
+        **states,
+        "pending": planned - sum(states.values()),
+        "outcomes": outcomes,
+        "retried": retried,
+        "delay_time_ms": _percentiles(ledger, job, "delay_time_ms"),
+        "execution_time_ms": _percentiles(ledger, job, "execution_time_ms"),
+        "errors": [{"message": message, "count": count} for message, count in ledger.errors(job)],
+        # Execution only: start-up and idle time are billed too, so the bill is higher.
+        "cost_usd": None if rate is None else round(execution_time_ms / 1000 * rate, 6),
+    }
+
+
+def _percentiles(ledger: Ledger, job: str, column: str) -> JsonObject:
+    return dict(zip(RANK_NAMES, ledger.percentiles(job, column, RANKS), strict=True))
+
+
+def _endpoints(ledger: Ledger) -> JsonObject:
+    looked: dict[str, int] = {}
+    last: dict[str, Sampled] = {}
+    for sample in ledger.samples():
+        looked[sample.endpoint] = looked.get(sample.endpoint, 0) + 1
+        if sample.problem is None or sample.endpoint not in last:
+            last[sample.endpoint] = sample
+    return {
+        name: {
+            "samples": looked[name],
+            "diagnosis": diagnosis(sample),
+            "jobs": sample.jobs,
+            "workers": sample.workers,
+        }
+        for name, sample in last.items()
+    }

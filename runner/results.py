@@ -1,0 +1,95 @@
+"""The lines of results.jsonl: build one, and read them back."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+
+from runner.clock import iso
+from runner.events import Ending, Settled
+from runner.plan import Run
+from runner.states import Outcome, State
+from runner.values import MISSING, JsonObject, dump, parse
+
+
+def line(
+    run: Run,
+    ending: Ending | None,
+    *,
+    state: State,
+    attempts: int,
+    job_id: str | None,
+    submitted_at: float | None,
+    settled_at: float,
+) -> bytes:
+    """
+    The line of a settled *run*, newline included; times are seconds since the epoch, None when it was never submitted.
+
+    *ending* is None for a skipped run. An attempt without output has no key ``output``: null is an output.
+    """
+    shown: JsonObject = {
+        "key": run.key,
+        "job": run.job,
+        "index": run.index,
+        "state": state,
+        "outcome": ending.outcome if ending else None,
+        "status": ending.status if ending else None,
+        "row": run.row,
+        "matrix": run.matrix,
+        "repeat": run.repeat,
+        "input": run.input,
+    }
+    if ending is not None and ending.output is not MISSING:
+        shown["output"] = ending.output
+    shown |= {
+        "error": ending.error if ending else None,
+        "job_id": job_id,
+        "worker_id": ending.worker_id if ending else None,
+        "attempts": attempts,
+        "delay_time_ms": ending.delay_time_ms if ending else None,
+        "execution_time_ms": ending.execution_time_ms if ending else None,
+        "submitted_at": None if submitted_at is None else iso(submitted_at),
+        "settled_at": iso(settled_at),
+        "artifacts": [],
+    }
+    return dump(shown) + b"\n"
+
+
+def settled(text: bytes) -> Settled:
+    """The event that a line of results.jsonl tells of, read back from the line alone."""
+    shown = parse(text)
+    run = Run(
+        job=shown["job"],
+        index=shown["index"],
+        key=shown["key"],
+        row=shown["row"],
+        matrix=shown["matrix"],
+        repeat=shown["repeat"],
+        input=shown["input"],
+    )
+    ending = None
+    if shown["outcome"] is not None:
+        ending = Ending(
+            outcome=Outcome(shown["outcome"]),
+            output=shown.get("output", MISSING),
+            error=shown["error"],
+            status=shown["status"],
+            worker_id=shown["worker_id"],
+            delay_time_ms=shown["delay_time_ms"],
+            execution_time_ms=shown["execution_time_ms"],
+        )
+    at = datetime.fromisoformat(shown["settled_at"]).timestamp()
+    return Settled(run, shown["attempts"], State(shown["state"]), ending, text, at)
+
+
+def digest(text: bytes) -> bytes:
+    """The digest by which the ledger knows a line again: blake2b, 128 bit."""
+    return blake2b(text, digest_size=16).digest()
+
+
+def read(path: Path) -> Iterator[JsonObject]:
+    """The settled runs in *path*, in the order of settling. A torn last line, left by a kill, is skipped."""
+    with path.open("rb") as file:
+        for text in file:
+            if text.endswith(b"\n"):
+                yield parse(text)
