@@ -16,6 +16,7 @@ from runner.errors import JobFileError, Problem, UsageError
 from runner.handlers import handler_problem
 from runner.known import Known
 from runner.load import Document, Loaded, load
+from runner.lookups import compile_lookups
 from runner.render import Render
 from runner.spec import Endpoint, Job, JobFileSpec, LocalEndpoint, Outputs, RemoteEndpoint, found
 from runner.values import JsonObject, JsonValue
@@ -320,16 +321,18 @@ class _Check:
 
     def _compile(self, loc: Loc, text: str, known: Known, *, expression: bool = False) -> Render:
         """*text* compiled, its names checked; what is wrong with it is noted."""
-        from runner import template  # jinja2: 50 ms that a file without templates needn't pay
-
         if "${{" in text and not expression:
             return lambda _scope: None
-        try:
-            compiled = (template.compile_expression if expression else template.compile_text)(text, loc)
-        except template.TemplateProblem as problem:
-            spot = self.document.spot(loc, problem.pattern) if problem.pattern else None
-            self.problems.append(self.document.problem(Finding(loc, problem.message, problem.fix), column=spot))
-            return lambda _scope: None
+        compiled = None if expression else compile_lookups(text, loc)
+        if compiled is None:
+            from runner import template  # jinja2: 50 ms that a file without more than lookups needn't pay
+
+            try:
+                compiled = (template.compile_expression if expression else template.compile_text)(text, loc)
+            except template.TemplateProblem as problem:
+                spot = self.document.spot(loc, problem.pattern) if problem.pattern else None
+                self.problems.append(self.document.problem(Finding(loc, problem.message, problem.fix), column=spot))
+                return lambda _scope: None
         for message, fix, pattern in known.problems(compiled.names, compiled.uses):
             spot = self.document.spot(loc, pattern)
             self.problems.append(self.document.problem(Finding(loc, message, fix), column=spot))

@@ -215,7 +215,3 @@ def _told(error: Exception) -> int:
     traceback.print_exception(error)
     print("this is a bug in runner; please report it with the lines above", file=sys.stderr)
     return EXIT_BUG
-
-
-if __name__ == "__main__":
-    main()

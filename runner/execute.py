@@ -142,6 +142,46 @@ class Live:
 Watch = Callable[[Live], None]
 
 
+async def run(
+    file: str | Path,
+    *,
+    jobs: Sequence[str] = (),
+    vars: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    output_dir: str | Path | None = None,
+    resume: bool = False,
+    fresh: bool = False,
+    local_url: str | None = None,
+) -> Batch:
+    """
+    Run the job file *file* to its end: what notebooks and tests call. Installs no signal handlers and prints nothing.
+
+    Args:
+        file: The job file.
+        jobs: Jobs to run; empty: all.
+        vars: Values for the file's `vars`, as text; they take the type that the file has.
+        limit: At most this many runs of each job.
+        output_dir: The folder for batches; None: as the job file says.
+        resume: Go on with the newest unfinished batch, if there is one.
+        fresh: Start a new batch beside an unfinished one.
+        local_url: The base URL of ``runner serve``; its token is read from RUNNER_LOCAL_TOKEN.
+
+    Raises:
+        RunnerError: what `execute` raises. That runs failed is no error: it is the batch's verdict.
+    """
+    options = Options(
+        Path(file),
+        only=tuple(jobs),
+        overrides=dict(vars or {}),
+        limit=limit,
+        output_dir=None if output_dir is None else Path(output_dir),
+        resume=resume,
+        fresh=fresh,
+        local_url=local_url,
+    )
+    return await execute(options)
+
+
 async def execute(options: Options, *, watch: Watch | None = None, clock: Clock | None = None) -> Batch:
     """
     Run a job file to its end.

@@ -1,8 +1,6 @@
 """Show a running batch: a live table on a terminal, plain lines elsewhere."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from runner.execute import Live
@@ -17,71 +15,67 @@ REFRESH_S = 0.25
 PLAIN_EVERY_S = 30.0
 
 
-@asynccontextmanager
-async def shown(live: Live, err: TextIO) -> AsyncIterator[None]:
-    """Show *live* on *err* while the block runs: redrawn in place on a terminal, a line now and then elsewhere."""
-    what = f"{live.folder.path.parent.name} {live.folder.id}"
-    print(f"{'going on with' if live.resumed else 'running'} {what}: {live.tally.planned} runs", file=err, flush=True)
-    show = _redraw(live, err) if _is_terminal(err) else _tell(live, err)
-    task = asyncio.create_task(show, name="progress")
+def say(text: str, err: TextIO) -> None:
+    """Print *text* on *err* at once. A terminal that is gone must not end a batch that somebody pays for."""
     try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+        print(text, file=err, flush=True)
+    except OSError:
+        return
 
 
-def _is_terminal(err: TextIO) -> bool:
-    return err.isatty()
-
-
-async def _tell(live: Live, err: TextIO) -> None:
+async def show(live: Live, err: TextIO) -> None:
+    """Show *live* on *err* until cancelled: redrawn in place on a terminal, a line now and then elsewhere."""
+    what = f"{live.folder.path.parent.name} {live.folder.id}"
+    say(f"{'going on with' if live.resumed else 'running'} {what}: {live.tally.planned} runs", err)
     began = asyncio.get_running_loop().time()
+    if err.isatty():
+        await _redraw(live, began, err)
+    else:
+        await _tell(live, began, err)
+
+
+async def _tell(live: Live, began: float, err: TextIO) -> None:
     while True:
         await asyncio.sleep(PLAIN_EVERY_S)
-        print(f"{elapsed(asyncio.get_running_loop().time() - began)}: {states(live.tally)}", file=err, flush=True)
+        say(f"{elapsed(asyncio.get_running_loop().time() - began)}: {states(live.tally)}", err)
 
 
-async def _redraw(live: Live, err: TextIO) -> None:
+async def _redraw(live: Live, began: float, err: TextIO) -> None:
     # rich takes 0.05 s to import, and who redirects to a file never needs it.
     from rich.console import Console
     from rich.live import Live as Display
 
-    began = asyncio.get_running_loop().time()
-    with Display(console=Console(file=err), auto_refresh=False, transient=True) as display:
-        while True:
-            display.update(_table(live, asyncio.get_running_loop().time() - began), refresh=True)
-            await asyncio.sleep(REFRESH_S)
+    try:
+        with Display(console=Console(file=err), auto_refresh=False, transient=True) as display:
+            while True:
+                display.update(table(live.tally, asyncio.get_running_loop().time() - began), refresh=True)
+                await asyncio.sleep(REFRESH_S)
+    except OSError:
+        return  # as in `say`
 
 
-def _table(live: Live, took_s: float) -> "Table":
+def table(tally: Tally, took_s: float) -> "Table":
+    """A line a job, with what a person wants to know *took_s* seconds after the start."""
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("job", "runs", "done", "in flight", "succeeded", "failed", "other", "eta"):
-        table.add_column(column, justify="left" if column == "job" else "right")
-    for name, job in live.tally.jobs.items():
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("job", "runs", "settled", "in flight", "succeeded", "failed", "other", "eta"):
+        shown.add_column(column, justify="left" if column == "job" else "right", no_wrap=True)
+    for name, job in tally.jobs.items():
         other = job.states[State.CANCELLED] + job.states[State.SKIPPED]
-        figures = (
-            job.planned,
-            job.settled,
-            job.in_flight,
-            job.states[State.SUCCEEDED],
-            job.states[State.FAILED],
-            other,
-        )
-        table.add_row(name, *map(str, figures), eta(job, took_s))
-    table.caption = f"{elapsed(took_s)}  Ctrl-C: start no more, follow what runs"
-    table.caption_justify = "left"
-    return table
+        ended = (job.states[State.SUCCEEDED], job.states[State.FAILED], other)
+        shown.add_row(name, *map(str, (job.planned, job.settled, job.in_flight, *ended)), eta(job, took_s))
+    shown.caption = f"{elapsed(took_s)}; Ctrl-C starts nothing more and follows what runs"
+    shown.caption_justify = "left"
+    return shown
 
 
 def eta(job: JobTally, took_s: float) -> str:
-    """When *job* will be done at the pace so far, as text; empty while nothing tells."""
-    done_here = job.settled - job.settled_before
-    if not done_here or not job.pending:
+    """How long *job* will still take at the pace so far, as text; empty while nothing tells."""
+    settled_here = job.settled - job.settled_before
+    if not settled_here or not job.pending:
         return ""
-    return elapsed(took_s / done_here * job.pending)
+    return elapsed(took_s / settled_here * job.pending)
 
 
 def states(tally: Tally) -> str:

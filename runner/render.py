@@ -19,6 +19,24 @@ Scope = dict[str, Any]
 Render = Callable[[Scope], JsonValue]
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A name that a template reads: ``row.prompt`` is root row, key prompt. *guarded*: it may be undefined."""
+
+    root: str
+    key: str | None
+    guarded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A template, ready to render, and the names it reads."""
+
+    render: Render
+    names: frozenset[str]
+    uses: tuple[Use, ...]
+
+
 @dataclass(slots=True)
 class RenderError(Exception):
     """Raised when a template can't be rendered with these values. *loc* is its place in the job file."""

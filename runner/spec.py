@@ -137,7 +137,7 @@ Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Spec(BaseModel):
     """What every part of a job file is: frozen, strict, closed."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class RateLimits(Spec):

@@ -20,7 +20,7 @@ from jinja2.utils import Namespace
 
 from runner import filters, render, values
 from runner.filters import Budget, Overspent
-from runner.render import Render, RenderError, Scope
+from runner.render import Compiled, Render, RenderError, Scope, Use
 from runner.spec import NOT_YET, found
 from runner.values import JsonValue
 from runner.wording import Loc, suggest
@@ -58,24 +58,6 @@ class TemplateProblem(Exception):
     message: str
     fix: str | None = None
     pattern: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A name that a template reads: ``row.prompt`` is root row, key prompt. *guarded*: it may be undefined."""
-
-    root: str
-    key: str | None
-    guarded: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """A template, ready to render, and the names it reads."""
-
-    render: Render
-    names: frozenset[str]
-    uses: tuple[Use, ...]
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

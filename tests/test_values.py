@@ -32,6 +32,11 @@ def test_nan_is_read_as_python_does() -> None:
     assert math.isnan(values.parse(b"[NaN]")[0])
 
 
+def test_nan_in_a_foreign_answer_becomes_text() -> None:
+    """As null nobody would see it, and as a number no other reader would take our files."""
+    assert values.parse_foreign(b"[NaN, -Infinity, 1]") == ["NaN", "-Infinity", 1]
+
+
 def test_what_is_no_json_is_refused() -> None:
     """The caller decides what that means."""
     with pytest.raises(ValueError, match="Expecting"):

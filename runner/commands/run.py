@@ -4,13 +4,12 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TextIO
 
 from runner.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_TERMINATED
 from runner.execute import Batch, Live, Options, execute
-from runner.progress import shown
+from runner.progress import say, show
 from runner.summary import summary
 from runner.values import dump
 
@@ -37,59 +36,36 @@ def run(options: Options, style: Style, *, out: TextIO = sys.stdout, err: TextIO
 
 
 async def _run(options: Options, style: Style, out: TextIO, err: TextIO) -> int:
-    async with AsyncExitStack() as stack:
-        signals = Signals(options.drain_s, err)
-        display = Display(stack, err, quiet=style.quiet or style.as_json)
+    signals = Signals(options.drain_s, err)
+    display: list[asyncio.Task[None]] = []
 
-        def watch(live: Live) -> None:
-            signals.install(live)
-            display.begin(live)
+    def watch(live: Live) -> None:
+        signals.install(live)
+        if not style.quiet and not style.as_json:
+            display.append(asyncio.create_task(show(live, err), name="display"))
 
-        stack.callback(signals.remove)
-        try:
-            batch = await execute(options, watch=watch)
-        finally:
-            await display.end()
-    _say(batch, style, out, err)
+    try:
+        batch = await execute(options, watch=watch)
+    finally:
+        signals.remove()
+        for task in display:
+            task.cancel()
+            await asyncio.wait([task])
+    _tell(batch, style, out, err)
     if batch.exit_code == EXIT_INTERRUPTED and signals.last not in (None, signal.SIGINT):
         return EXIT_TERMINATED
     return batch.exit_code
 
 
-def _say(batch: Batch, style: Style, out: TextIO, err: TextIO) -> None:
+def _tell(batch: Batch, style: Style, out: TextIO, err: TextIO) -> None:
     for refusal in batch.refusals:
-        print(refusal.render(), file=err)
+        say(refusal.render(), err)
     if style.as_json:
-        print(dump(batch.health).decode(), file=out)
+        say(dump(batch.health).decode(), out)
     elif not style.quiet or batch.exit_code != EXIT_PASS:
-        print(summary(batch.health, str(batch.folder.path)), file=err if style.quiet else out)
-        if batch.health["batch"]["pending"]:
-            print("  go on with --resume", file=err)
-
-
-class Display:
-    """The progress display: begun by the batch itself, ended by whoever called it."""
-
-    def __init__(self, stack: AsyncExitStack, err: TextIO, *, quiet: bool) -> None:
-        self._err = err
-        self._quiet = quiet
-        self._done = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self, live: Live) -> None:
-        """Show *live* from now on."""
-        if not self._quiet:
-            self._task = asyncio.create_task(self._show(live), name="display")
-
-    async def _show(self, live: Live) -> None:
-        async with shown(live, self._err):
-            await self._done.wait()
-
-    async def end(self) -> None:
-        """Take the display away."""
-        self._done.set()
-        if self._task is not None:
-            await self._task
+        say(summary(batch.health, str(batch.folder.path)), err if style.quiet else out)
+    if batch.health["batch"]["pending"] and not style.as_json:
+        say("  go on with --resume", err)
 
 
 class Signals:
@@ -130,15 +106,15 @@ class Signals:
         if first:
             self._live.drain(self._drain_s)
             flying = self._live.tally.in_flight
-            self._tell(f"{number.name}: starting nothing more; following {flying} in flight for {self._drain_s:g}s")
-            self._tell("  Ctrl-C again cancels them at RunPod; a resume goes on with them otherwise")
+            self._say(f"{number.name}: starting nothing more; following {flying} in flight for {self._drain_s:g}s")
+            self._say("  Ctrl-C again cancels them at RunPod; a resume goes on with them otherwise")
         elif number is signal.SIGINT and self._cancelled and since_s >= SECOND_S:
-            self._tell("leaving at once; --resume goes on from the ledger")
+            self._say("leaving at once; --resume goes on from the ledger")
             os._exit(EXIT_INTERRUPTED)
         elif number is signal.SIGINT and since_s >= SECOND_S:
             self._cancelled = True
-            self._tell(f"cancelling {self._live.tally.in_flight} at RunPod")
+            self._say(f"cancelling {self._live.tally.in_flight} at RunPod")
             self._live.cancel()
 
-    def _tell(self, text: str) -> None:
-        print(text, file=self._err, flush=True)
+    def _say(self, text: str) -> None:
+        say(text, self._err)
