@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test check format clean
+.PHONY: help run test check schema format clean
 
 help:  ## Print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ check: $(READY)  ## Check format, lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+schema: $(READY)  ## Rewrite schemas/job.schema.json from the models
+	@$(BIN)/runner schema > schemas/.job.schema.json.tmp
+	@mv schemas/.job.schema.json.tmp schemas/job.schema.json
 
 format: $(READY)  ## Rewrite the code in the project's format
 	@$(BIN)/ruff format .

@@ -57,7 +57,7 @@ def run(
     """Run a job file to its end."""
     from runner.commands.run import Style
     from runner.commands.run import run as command
-    from runner.execute import Options
+    from runner.options import Options
 
     if resume and fresh:
         raise UsageError("--resume and --fresh exclude each other", fix="leave one out")
@@ -147,6 +147,24 @@ def serve(
     from runner.commands.serve import serve as command
 
     return command(file, Where(host=host, port=port, token_env=token_env, log=log))
+
+
+@app.command()
+def schema() -> int:
+    """Print the JSON Schema of job files, for editors."""
+    from runner.commands.schema import schema as command
+
+    return command()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder to write into.")] = Path(),
+) -> int:
+    """Write a job file, a handler, the schema and a README that run as they are."""
+    from runner.commands.init import init as command
+
+    return command(folder)
 
 
 def _version(wanted: bool) -> None:
