@@ -9,16 +9,18 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runner.durable import sync_folder as sync_folder
+from runner.durable import write_whole as write_whole
 from runner.errors import BatchBusy, RecordError, UsageError
 from runner.values import JsonObject, parse
 
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
-_NO_LOCKS = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|fuse(\..*)?|9p|afs|ceph|glusterfs|lustre")
+_NO_LOCKS = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|fuse(\..*)?|9p|afs|beegfs|ceph|glusterfs|gpfs|lustre|vboxsf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,20 @@ class Folder:
         return self.path / "log.jsonl"
 
     def read_manifest(self) -> JsonObject:
-        """The manifest, as it was written when the batch started."""
-        found: JsonObject = parse(self.manifest.read_bytes())
+        """
+        The manifest, as it was written when the batch started.
+
+        Raises:
+            UsageError: it is gone or damaged.
+        """
+        try:
+            found: JsonObject = parse(self.manifest.read_bytes())
+        except (OSError, ValueError) as error:
+            said = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(
+                f"{self.manifest} can't be read: {said}",
+                fix="restore it from a copy, or start a new batch with --fresh",
+            ) from None
         return found
 
 
@@ -117,7 +131,7 @@ def _file_system(path: Path) -> str:
     where = str(path.resolve())
     for line in mounts.read_text(errors="replace").splitlines():
         _, at, name, *_ = line.split(" ")
-        at = at.replace("\\040", " ")
+        at = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), at)
         inside = where == at or where.startswith(at.rstrip("/") + "/")
         if inside and len(at) >= len(best):
             best, kind = at, name
@@ -134,21 +148,39 @@ def lock(root: Path, *, now: float) -> Iterator[None]:
     Raises:
         BatchBusy: another process holds it; the message says which.
     """
-    file = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    file = _lock_file(root / ".lock", root.name)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BatchBusy(
-                f"another batch of {root.name!r} is running: {_holder(file)}",
-                fix="wait for it, or stop it with Ctrl-C or SIGTERM there; 'runner status' shows where it stands",
-            ) from None
         since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-        _put(file, {"pid": os.getpid(), "host": platform.node(), "since": since})
-        yield
-        os.ftruncate(file, 0)
+        with suppress(OSError):  # on a full disk the lock holds all the same; only its text is missing
+            _put(file, {"pid": os.getpid(), "host": platform.node(), "since": since})
+        try:
+            yield
+        finally:
+            os.ftruncate(file, 0)
     finally:
         os.close(file)
+
+
+def _lock_file(path: Path, name: str) -> int:
+    """The descriptor of the lock file at *path*, locked."""
+    file = -1
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = _holder(file) if isinstance(error, BlockingIOError) else None
+        if file >= 0:
+            os.close(file)
+        if holder is not None:
+            raise BatchBusy(
+                f"another batch of {name!r} is running: {holder}",
+                fix="wait for it, or stop it with Ctrl-C or SIGTERM there; 'runner status' shows where it stands",
+            ) from None
+        raise UsageError(
+            f"{path} can't be locked: {error.strerror}",
+            fix="change its permissions, or name another folder with 'outputs.dir' or --output-dir",
+        ) from None
+    return file
 
 
 def holder_is_alive(root: Path) -> bool:
@@ -158,6 +190,8 @@ def holder_is_alive(root: Path) -> bool:
         if found["host"] != platform.node():
             return False
         os.kill(found["pid"], 0)
+    except PermissionError:  # it lives, and is somebody else's
+        return True
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return True
@@ -177,9 +211,11 @@ def _put(file: int, value: JsonObject) -> None:
 
 
 def create(root: Path, *, now: float) -> Folder:
-    """Make a new batch's folder in *root* (durably) and point `latest` to it."""
+    """Make a new batch's folder in *root*, durably. Its id is greater than any of the same second."""
     started = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = Folder(root / f"{started}-{secrets.token_hex(2)}")
+    least = max((int(path.name[-4:], 16) + 1 for path in root.glob(f"{started}-[0-9a-f]*")), default=0)
+    # From the lower half of what is left, so that many more have room above.
+    folder = Folder(root / f"{started}-{least + secrets.randbelow(max(1, (0x10000 - least) // 2)):04x}")
     try:
         folder.path.mkdir()
         sync_folder(root)
@@ -192,11 +228,24 @@ def create(root: Path, *, now: float) -> Folder:
 
 
 def point_latest(folder: Folder) -> None:
-    """Let `latest` beside *folder* point to it, in one step."""
-    aside = folder.path.parent / f".latest.{folder.id}"
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(folder.id)
-    aside.replace(folder.path.parent / "latest")
+    """
+    Let `latest` beside *folder* point to it, in one step.
+
+    Raises:
+        RecordError: the link can't be made.
+    """
+    latest, aside = folder.path.parent / "latest", folder.path.parent / f".latest.{folder.id}"
+    try:
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(folder.id)
+        aside.replace(latest)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise RecordError(
+            f"{latest} can't be pointed to {folder.id}: {error.strerror}",
+            fix="see that nothing but a link has that name, and that the disk has symbolic links",
+        ) from None
 
 
 def newest_first(root: Path) -> list[Folder]:
@@ -229,48 +278,25 @@ def find(name: str, outputs: Path) -> Folder:
     return max(found, key=lambda folder: folder.id)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """
-    Write *data* to *path* so that a reader sees the old file or the new one, also after power loss.
-
-    Raises:
-        RecordError: it can't be written; the old file is untouched.
-    """
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise RecordError(
-            f"{path} can't be written: {error.strerror}",
-            fix="see that the disk has room and the folder can be written, then go on with --resume",
-        ) from None
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in *path* durable: a file's own sync does not."""
-    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
 def git_state(folder: Path) -> JsonObject | None:
-    """The commit that *folder* is at, and whether tracked files differ from it; None where there is no repository."""
+    """
+    The commit that *folder* is at, and whether tracked files differ from it; None where there is no repository.
+
+    ``dirty`` is None when git did not say in time.
+    """
     if shutil.which("git") is None:
         return None
 
     def ask(*words: str) -> str | None:
-        done = subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=False, timeout=10)
+        command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = ask("rev-parse", "HEAD")
     if commit is None:
         return None
-    return {"commit": commit, "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    differing = ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if differing is None else bool(differing)}

@@ -10,7 +10,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import count
+from itertools import count, islice
 
 from runner.attempt import Attempt, Left, Terms, Work, ours, settle
 from runner.clock import Clock
@@ -18,9 +18,9 @@ from runner.endpoint import LiveEndpoint
 from runner.errors import EndpointRefused, RecordError, RunnerError
 from runner.events import Destination, Ended, Ending
 from runner.payload import RUN_BODY_BYTES, payload
-from runner.plan import Run
 from runner.policy import RetryPolicy
 from runner.record import Recorder
+from runner.runs import Run
 from runner.states import Outcome
 from runner.stop import Reason, Switch
 from runner.tally import JobTally
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 SKIPS_AT_ONCE = 200
 """So many runs that are known already are passed over before others get the loop."""
+
+SETTLED_AT_ONCE = 200
+"""So many runs of a job that was stopped for good are settled together."""
 
 
 class Feed:
@@ -52,11 +55,12 @@ class Feed:
         self._later: list[tuple[float, int, Work]] = []
         self._numbers = count()
         self._in_hand = 0
+        self._reading = asyncio.Lock()
         self._changed = asyncio.Event()
 
     async def ready(self) -> bool:
         """Wait until there is something to `take`; False when there will be nothing more."""
-        while not self._switch.is_closed:
+        while not self._is_over():
             if self._first or self._is_due() or await self._peek():
                 return True
             if not self._later and not self._in_hand:
@@ -71,7 +75,7 @@ class Feed:
         return work
 
     def _next(self) -> Work | None:
-        if self._switch.is_closed:
+        if self._is_over():
             return None
         if self._first:
             return self._first.popleft()
@@ -102,21 +106,29 @@ class Feed:
         """Let the lanes look at the switch again."""
         self._changed.set()
 
+    def _is_over(self) -> bool:
+        """Whether nothing more is taken up. A job that RunPod has is followed all the same, unless we are to leave."""
+        if not self._switch.is_closed:
+            return False
+        waits = bool(self._first) and self._first[0].job_id is not None
+        return not waits or self._switch.reason is Reason.INTERRUPT
+
     def _is_due(self) -> bool:
         return bool(self._later) and self._later[0][0] <= self._clock.monotonic()
 
     async def _peek(self) -> bool:
-        """Whether the plan has a run that is not known yet; it is kept until it is taken."""
-        passed = 0
-        while self._peeked is None:
-            run = next(self._runs, None)
-            if run is None:
-                return False
-            if not self._known(run.key):
-                self._peeked = run
-            passed += 1
-            if passed % SKIPS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        """Whether it is worth another look: at a run of the plan that is not known yet, a due retry, or the end."""
+        async with self._reading:  # all lanes at once would keep the loop for as many times the lookups
+            passed = 0
+            while self._peeked is None and not self._is_due() and not self._is_over():
+                run = next(self._runs, None)
+                if run is None:
+                    return False
+                if not self._known(run.key):
+                    self._peeked = run
+                passed += 1
+                if passed % SKIPS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
         return True
 
     async def _change(self) -> None:
@@ -160,6 +172,7 @@ class Lanes:
         """
         self.switch = switch
         self.trouble: RunnerError | None = None
+        self._is_stopped_for_good = False
         self._feed = feed
         self._width = width
         self._terms = terms
@@ -179,14 +192,21 @@ class Lanes:
             lanes = [group.create_task(self._lane(), name=f"lane-{number}") for number in range(self._width)]
             await asyncio.wait(lanes)
             timer.cancel()
-        if self.switch.reason is Reason.JOB_TIMEOUT:
+        if self._is_stopped_for_good:
             await self._skip_rest()
 
     async def _watch(self) -> None:
-        """Wake the lanes when the switch is closed, and close it when ``timeouts.job`` passes."""
+        """Wake the lanes when the switch is closed; when ``timeouts.job`` passes, end what is in flight as well."""
         limit_s = self._timeout_s if self._timeout_s is not None else 1e9
-        if not await self.switch.closed(within_s=limit_s):
-            self.switch.cancel(Reason.JOB_TIMEOUT)
+        over_at = self._clock.monotonic() + limit_s
+        if await self.switch.closed(within_s=limit_s):
+            self._feed.wake()
+            await self._clock.sleep(over_at - self._clock.monotonic())
+            if self.switch.reason is Reason.CANCEL:
+                return
+        else:
+            self._is_stopped_for_good = True
+        self.switch.cancel(Reason.JOB_TIMEOUT)
         self._feed.wake()
 
     async def _lane(self) -> None:
@@ -199,7 +219,8 @@ class Lanes:
                 try:
                     again, wait_s = await self._carry(work)
                 except EndpointRefused:
-                    self.switch.close(Reason.REFUSED)
+                    if self._endpoint.refusal is not None:  # else it is one that only an earlier process sent to
+                        self.switch.close(Reason.REFUSED)
                     again, wait_s = None, 0.0
                 finally:
                     self._tally.in_flight -= 1
@@ -230,7 +251,7 @@ class Lanes:
         attempt = Attempt(work, body, self._terms, endpoint, self._recorder, self._clock, self.switch)
         ending = await attempt.make()
         if ending is Left.LEFT:
-            return None, 0.0
+            return (attempt.work if attempt.work.job_id is None else None), 0.0
         return await self._decide(attempt.work, ending)
 
     async def _decide(self, work: Work, ending: Ending) -> tuple[Work | None, float]:
@@ -261,8 +282,11 @@ class Lanes:
         self._tally.settle(event.state, ending.outcome if ending else None)
 
     async def _skip_rest(self) -> None:
-        for work in self._feed.rest():
-            await self._settle(work, work.last)
+        rest = self._feed.rest()
+        while some := list(islice(rest, SETTLED_AT_ONCE)):  # they share a commit; one by one each would wait for a disk
+            async with asyncio.TaskGroup() as group:
+                for work in some:
+                    group.create_task(self._settle(work, work.last), name=f"skip-{work.run.index}")
 
 
 def _fields(work: Work, ending: Ending) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -46,6 +48,7 @@ class LiveEndpoint:
         slots: Taken by each run in flight, whichever job it is of.
         held: Taken by each status-sync that the server holds open.
         can_hold: False for good once the server turned out not to know status-sync.
+        has_held: True for good once it answered one: from then on a 404 to it is about the job.
         refusal: Why nothing more may be submitted; None while it may.
     """
 
@@ -55,6 +58,7 @@ class LiveEndpoint:
         self.slots = asyncio.Semaphore(concurrency)
         self.held = asyncio.Semaphore(min(HELD, concurrency))
         self.can_hold = True
+        self.has_held = False
         self.refusal: EndpointRefused | None = None
         self._pace = pace
         self._clock = clock
@@ -62,10 +66,10 @@ class LiveEndpoint:
         self._turns = {bucket: asyncio.Lock() for bucket in CAPS}
         self._reached = False
         self._first_tried_at: float | None = None
-        self._limited = 0
+        self._limited: Counter[str] = Counter()
         self._held_until = 0.0
         self._checking = asyncio.Lock()
-        self._known_at = -KNOWN_S
+        self._known_at = -math.inf
 
     async def call(self, operation: str, send: Callable[[], Awaitable[T]]) -> T:
         """
@@ -75,31 +79,38 @@ class LiveEndpoint:
             EndpointRefused: this endpoint will not do it, now or later: 401, 402, a confirmed 403, or never reached.
             RunPodError: as `RunPod`'s method raises it. After a RateLimited the next call waits by itself.
         """
-        if operation == "run" and self.refusal is not None:
-            raise self.refusal
+        self._check(operation)
         async with self._caps[BUCKETS[operation]]:
             await self._turn(operation)
+            self._check(operation)
             try:
                 answer = await send()
             except RunPodError as error:
                 await self._learn(error, operation)
                 raise
         self._reached = True
-        self._limited = 0
+        self._limited[BUCKETS[operation]] = 0
         return answer
 
-    async def check_known(self) -> None:
+    def _check(self, operation: str) -> None:
+        if operation == "run" and self.refusal is not None:
+            raise self.refusal
+
+    async def check_known(self, *, within_s: float) -> None:
         """
-        Make sure that `/health` answers, unless it did so a moment ago: one answer serves all who ask.
+        Make sure that `/health` answers, unless it was asked in the last *within_s* seconds and did: one answer serves
+        all who wait for it.
 
         Raises:
             NotFound: the endpoint itself is unknown.
             RunPodError: nothing can be told now.
         """
+        since = self._clock.monotonic() - within_s
         async with self._checking:
-            if self._clock.monotonic() - self._known_at >= KNOWN_S:
+            if self._known_at < since:
+                asked_at = self._clock.monotonic()
                 await self.call("health", self.client.health)
-                self._known_at = self._clock.monotonic()
+                self._known_at = asked_at
 
     async def _turn(self, operation: str) -> None:
         # The lock is first come, first served, and lets one waiter sleep at a time; no await separates look and spend.
@@ -113,7 +124,7 @@ class LiveEndpoint:
         log.warning("%s", error.message, extra={"endpoint": self.destination.name, "detail": error.detail})
         match error:
             case RateLimited():
-                self._slow_down(error)
+                self._slow_down(error, BUCKETS[operation])
             case Unauthorized():
                 raise self.refuse(error, "check the endpoint's 'api_key': RunPod's console lists the valid ones")
             case PaymentRequired():
@@ -123,13 +134,13 @@ class LiveEndpoint:
             case Unreachable():
                 self._lose_patience(error)
 
-    def _slow_down(self, error: RateLimited) -> None:
+    def _slow_down(self, error: RateLimited, bucket: str) -> None:
         now = self._clock.monotonic()
-        if error.retry_after_s is not None:
+        if error.retry_after_s:
             wait_s = error.retry_after_s
         elif now >= self._held_until:  # one 429 of many that were under way together counts once
-            self._limited += 1
-            wait_s = backoff_s(self._limited, initial_s=1.0, most_s=60.0, jitter=self._clock.chance())
+            self._limited[bucket] += 1
+            wait_s = backoff_s(self._limited[bucket], initial_s=1.0, most_s=60.0, jitter=self._clock.chance())
         else:
             return
         self._held_until = max(self._held_until, now + wait_s)
@@ -138,7 +149,7 @@ class LiveEndpoint:
     async def _confirm(self, error: Forbidden) -> None:
         """A lone 403 may be a firewall's word about one body; one that `/health` repeats is about the key."""
         try:
-            await self.call("health", self.client.health)
+            await self.check_known(within_s=0)
         except (Forbidden, NotFound):
             raise self.refuse(error, "check that the endpoint's 'api_key' may use this endpoint") from None
         except RunPodError:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from runner.plan import Run
+from runner.runs import Run
 from runner.states import Outcome, State
 from runner.values import JsonObject, JsonValue
 

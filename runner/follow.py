@@ -1,11 +1,10 @@
 """Wait on one submitted job until its status is final. Cancelling the wait leaves the job alone."""
 
-from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from runner.answers import RemoteJob
 from runner.clock import Clock
-from runner.endpoint import LiveEndpoint
+from runner.endpoint import KNOWN_S, LiveEndpoint
 from runner.errors import NotFound, RateLimited, RunPodError, TooLarge, Unreadable, Unsupported
 from runner.policy import backoff_s, look_wait_s
 from runner.states import Outcome
@@ -17,9 +16,13 @@ GRACE_S = 10.0
 """So long after its submit a job may not be visible yet. Source: public clients of the service; not documented."""
 
 UNREADABLE_LOOKS = 3
+"""So many answers in a row that can't be read are an outcome."""
+
+UNREADABLE_WAIT_S = 15.0
+"""Pause after an answer that can't be read: a proxy's page that passes must not cost a result."""
 
 HELD_LOOK_S = 1.0
-"""A look that took so long was held by the server, so it has waited enough; a quicker one is followed by a pause."""
+"""A status-sync that took so long was held by the server, so it has waited enough; a quicker one wants a pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Following:
         self._timeout_s = request_timeout_s
         self._clock = clock
         self._looks = 0
+        self._was_held = False
         self._failures = 0
         self._missing = 0
         self._unreadable = 0
@@ -55,7 +59,6 @@ class Following:
             EndpointRefused: the endpoint no longer lets us ask; the job is as it was.
         """
         while True:
-            asked_at = self._clock.monotonic()
             try:
                 job = await self._look()
             except NotFound:
@@ -67,7 +70,7 @@ class Following:
                 self._unreadable += 1
                 if self._unreadable >= UNREADABLE_LOOKS:
                     return Vanished(Outcome.UNREADABLE, f"{error.message}: {error.detail}")
-                await self._back_off()
+                await self._clock.sleep(UNREADABLE_WAIT_S)
             except RateLimited:
                 continue  # the endpoint's pace holds the next call back
             except RunPodError:
@@ -77,29 +80,39 @@ class Following:
                 self._failures = self._missing = self._unreadable = 0
                 if job.is_final:
                     return job
-                if self._clock.monotonic() - asked_at < HELD_LOOK_S:
+                if not self._was_held:
                     await self._clock.sleep(look_wait_s(self._looks))
 
     async def _look(self) -> RemoteJob:
         endpoint = self._endpoint
         self._looks += 1
+        self._was_held = False
         if not endpoint.can_hold or endpoint.held.locked():
             return await endpoint.call("status", self._status)
         async with endpoint.held:
             try:
-                return await endpoint.call("status-sync", self._status_sync)
-            except (NotFound, Unsupported):
+                job = await endpoint.call("status-sync", self._status_sync)
+            except Unsupported:
                 pass
+            except NotFound:
+                if endpoint.has_held:
+                    raise
+            else:
+                endpoint.has_held = True
+                return job
         # status-sync is in RunPod's clients and not in its docs, so a 404 may speak of the operation, not of the job.
         job = await endpoint.call("status", self._status)
         endpoint.can_hold = False
         return job
 
-    def _status(self) -> Awaitable[RemoteJob]:
-        return self._endpoint.client.status(self._job_id, timeout_s=self._timeout_s)
+    async def _status(self) -> RemoteJob:
+        return await self._endpoint.client.status(self._job_id, timeout_s=self._timeout_s)
 
-    def _status_sync(self) -> Awaitable[RemoteJob]:
-        return self._endpoint.client.status_sync(self._job_id, wait_ms=HOLD_MS, timeout_s=self._timeout_s)
+    async def _status_sync(self) -> RemoteJob:
+        asked_at = self._clock.monotonic()
+        job = await self._endpoint.client.status_sync(self._job_id, wait_ms=HOLD_MS, timeout_s=self._timeout_s)
+        self._was_held = self._clock.monotonic() - asked_at >= HELD_LOOK_S
+        return job
 
     async def _back_off(self) -> None:
         self._failures += 1
@@ -112,7 +125,7 @@ class Following:
             await self._clock.sleep(1.0)
             return False
         try:
-            await self._endpoint.check_known()
+            await self._endpoint.check_known(within_s=KNOWN_S)
         except NotFound as error:
             raise self._endpoint.refuse(
                 error, "the endpoint is unknown to RunPod or to this key; its jobs are kept for --resume"

@@ -1,19 +1,17 @@
 """
-Keep the record of runs and attempts, and read it back to resume and to report. Alone imports sqlite3.
+Keep the record of runs and attempts, and read it back to resume and to report.
 
 A run gets its row when it is first intended, or settled without ever being sent; a run without a row is pending.
-SQLite is in WAL mode with synchronous=FULL: what a commit returned for survives power loss on an honest disk.
 """
 
 import math
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from runner.errors import RecordError, UsageError
+from runner.database import Database, Row
 from runner.events import (
     Accepted,
     CancelDecided,
@@ -26,8 +24,8 @@ from runner.events import (
     Settled,
     Withdrawn,
 )
-from runner.plan import Run
-from runner.states import SETTLED, Outcome, State
+from runner.runs import Run
+from runner.states import MOVES, Outcome, State
 from runner.values import MISSING, JsonObject, JsonValue, dump, parse
 
 VERSION = 1
@@ -35,19 +33,32 @@ VERSION = 1
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE runs (
-    key TEXT PRIMARY KEY, job TEXT NOT NULL, position INTEGER NOT NULL, state TEXT NOT NULL, outcome TEXT,
-    attempts INTEGER NOT NULL, given TEXT NOT NULL,
-    line_offset INTEGER, line_length INTEGER, line_digest BLOB, settled_at REAL);
+    key TEXT PRIMARY KEY, job TEXT NOT NULL, position INTEGER NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
+    outcome TEXT, message TEXT, delay_time_ms INTEGER, execution_time_ms INTEGER,
+    line_offset INTEGER, line_length INTEGER, line_digest BLOB, settled_at REAL, given TEXT NOT NULL);
 CREATE INDEX runs_by_state ON runs (job, state, outcome);
+CREATE INDEX runs_open ON runs (job) WHERE settled_at IS NULL;
+CREATE INDEX runs_by_line ON runs (line_offset) WHERE line_offset IS NOT NULL;
+CREATE INDEX runs_by_delay_time ON runs (job, delay_time_ms) WHERE delay_time_ms IS NOT NULL;
+CREATE INDEX runs_by_execution_time ON runs (job, execution_time_ms) WHERE execution_time_ms IS NOT NULL;
+CREATE INDEX runs_by_message ON runs (job, message) WHERE message IS NOT NULL;
 CREATE TABLE attempts (
-    key TEXT NOT NULL, attempt INTEGER NOT NULL, endpoint TEXT NOT NULL, base_url TEXT NOT NULL,
+    key TEXT NOT NULL, attempt INTEGER NOT NULL, job TEXT NOT NULL, endpoint TEXT NOT NULL, base_url TEXT NOT NULL,
     endpoint_id TEXT NOT NULL, intended_at REAL NOT NULL, job_id TEXT, submitted_at REAL, cancel_at REAL,
     ended_at REAL, outcome TEXT, status TEXT, worker_id TEXT, delay_time_ms INTEGER, execution_time_ms INTEGER,
-    error TEXT, PRIMARY KEY (key, attempt));
+    error TEXT, PRIMARY KEY (key, attempt)) WITHOUT ROWID;
+CREATE INDEX attempts_by_time ON attempts (coalesce(submitted_at, ended_at, intended_at));
+CREATE INDEX attempts_by_execution_time ON attempts (job, execution_time_ms) WHERE execution_time_ms IS NOT NULL;
+CREATE INDEX attempts_again ON attempts (job) WHERE attempt > 1;
 CREATE TABLE samples (endpoint TEXT NOT NULL, at REAL NOT NULL, jobs TEXT NOT NULL, workers TEXT NOT NULL,
     problem TEXT);
 """
-# `given` is JSON: the row, matrix, repeat and input of the run, enough to send it again without the job file.
+# `given` is JSON: the row, matrix, repeat and input of the run, enough to send it again without the job file. It may be
+# megabytes, so it is the last column, and each question of the report has an index that answers it without the table.
+# A settled run's outcome, message and times are those of its line, which no attempt may have: a rejected run has none.
+
+MESSAGE_LENGTH = 1000
+"""Characters of an error message by which the report tells errors apart; attempts keep the whole of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,35 +95,24 @@ class OpenRun:
 class Ledger:
     """One batch's ledger.sqlite. One object writes; any number may read."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._db = connection
+    def __init__(self, database: Database, path: Path) -> None:
+        self._db = database
         self.path = path
 
     @classmethod
     def create(cls, path: Path) -> Self:
         """Make a new ledger at *path*, which must not exist."""
-        with _said_plainly(path):
-            db = _connect(f"file:{_quoted(path)}?mode=rwc")
-            _make_durable(db)
-            db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-        return cls(db, path)
+        return cls(Database.create(path, schema=SCHEMA, version=VERSION), path)
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open the ledger at *path* to go on with it."""
-        with _said_plainly(path):
-            db = _connect(f"file:{_quoted(path)}?mode=rw")
-            _check_version(db, path)
-            _make_durable(db)
-        return cls(db, path)
+        return cls(Database.open(path, version=VERSION), path)
 
     @classmethod
     def read_only(cls, path: Path) -> Self:
         """Open the ledger at *path* to look at it, also while another process writes; never disturbs that one."""
-        with _said_plainly(path):
-            db = _connect(f"file:{_quoted(path)}?mode=ro")
-            _check_version(db, path)
-        return cls(db, path)
+        return cls(Database.read_only(path, version=VERSION), path)
 
     def close(self) -> None:
         """Close the file. What was committed stays."""
@@ -128,15 +128,11 @@ class Ledger:
 
     def apply(self, events: Sequence[tuple[Event, Place | None]]) -> None:
         """Commit *events* in one durable transaction, in their order; the place belongs to a `Settled`."""
-        with _said_plainly(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for event, place in events:
-                    self._apply(event, place)
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        if not events:
+            return
+        with self._db.transaction():
+            for event, place in events:
+                self._apply(event, place)
 
     def _apply(self, event: Event, place: Place | None) -> None:
         match event:
@@ -145,125 +141,129 @@ class Ledger:
             case Withdrawn():
                 self._withdraw(event)
             case Accepted():
-                self._accept(event)
+                self._attempt(event.key, event.attempt, job_id=event.job_id, submitted_at=event.at)
+                self._move(event.key, State.SUBMITTED)
             case CancelDecided():
                 self._attempt(event.key, event.attempt, cancel_at=event.at)
             case Ended():
-                self._end(event.key, event.attempt, event.ending, event.at)
-                self._run(event.key, state=State.PENDING)
+                self._attempt(event.key, event.attempt, **_ended(event.ending, event.at))
+                self._move(event.key, State.PENDING)
             case Settled():
                 self._settle(event, place)
             case Sampled():
                 row = (event.endpoint, event.at, dump(event.jobs), dump(event.workers), event.problem)
-                self._db.execute("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", row)
+                self._db.do("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", row)
 
     def _intend(self, event: Intended) -> None:
         run, to = event.run, event.destination
-        self._db.execute(
-            "INSERT INTO runs (key, job, position, state, attempts, given) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (key) DO UPDATE SET state = excluded.state, attempts = excluded.attempts",
-            (run.key, run.job, run.index, State.SUBMITTING, event.attempt, _given(run)),
-        )
-        self._db.execute(
-            "INSERT INTO attempts (key, attempt, endpoint, base_url, endpoint_id, intended_at)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (run.key, event.attempt, to.name, to.base_url, to.endpoint_id, event.at),
+        if not self._db.first("SELECT 1 FROM runs WHERE key = ?", (run.key,)):
+            self._insert_run(run, state=State.PENDING, attempts=0)
+        self._move(run.key, State.SUBMITTING, attempts=event.attempt)
+        self._db.do(
+            "INSERT INTO attempts (key, attempt, job, endpoint, base_url, endpoint_id, intended_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (run.key, event.attempt, run.job, to.name, to.base_url, to.endpoint_id, event.at),
         )
 
     def _withdraw(self, event: Withdrawn) -> None:
-        self._db.execute("DELETE FROM attempts WHERE key = ? AND attempt = ?", (event.key, event.attempt))
+        self._move(event.key, State.PENDING, attempts=event.attempt - 1)
+        intent = "DELETE FROM attempts WHERE key = ? AND attempt = ? AND job_id IS NULL"
+        assert self._db.do(intent, (event.key, event.attempt)), f"run {event.key} was accepted, and can't be withdrawn"
         if event.attempt == 1:  # it never was anything else than pending, so it goes back to having no row
-            self._db.execute("DELETE FROM runs WHERE key = ?", (event.key,))
-        else:
-            self._run(event.key, state=State.PENDING, attempts=event.attempt - 1)
-
-    def _accept(self, event: Accepted) -> None:
-        self._attempt(event.key, event.attempt, job_id=event.job_id, submitted_at=event.at)
-        self._run(event.key, state=State.SUBMITTED)
-
-    def _end(self, key: str, attempt: int, ending: Ending | None, at: float) -> None:
-        if ending is None:
-            self._attempt(key, attempt, ended_at=at)
-            return
-        self._attempt(
-            key,
-            attempt,
-            ended_at=at,
-            outcome=ending.outcome,
-            status=ending.status,
-            worker_id=ending.worker_id,
-            delay_time_ms=ending.delay_time_ms,
-            execution_time_ms=ending.execution_time_ms,
-            error=None if ending.error is None else dump(ending.error).decode(),
-        )
+            self._db.do("DELETE FROM runs WHERE key = ?", (event.key,))
 
     def _settle(self, event: Settled, place: Place | None) -> None:
         assert place is not None, "a settled run has a line"
         run, ending = event.run, event.ending
-        if ending is not None and event.attempts:
-            self._end(run.key, event.attempts, ending, event.at)
+        if ending is not None:  # an attempt that ended before keeps its own ending
+            self._update(
+                "attempts",
+                _ended(ending, event.at),
+                "key = ? AND attempt = ? AND ended_at IS NULL",
+                (run.key, event.attempts),
+            )
+        # The line knows better: a kill between the two may have kept the last withdrawal from the ledger.
+        self._db.do("DELETE FROM attempts WHERE key = ? AND attempt > ?", (run.key, event.attempts))
         columns: dict[str, object] = {
             "state": event.state,
-            "outcome": ending.outcome if ending else None,
             "attempts": event.attempts,
+            "outcome": ending.outcome if ending else None,
+            "message": _message(event),
+            "delay_time_ms": ending.delay_time_ms if ending else None,
+            "execution_time_ms": ending.execution_time_ms if ending else None,
             "line_offset": place.offset,
             "line_length": place.length,
             "line_digest": place.digest,
             "settled_at": event.at,
         }
-        if not self._update("runs", columns, "key = ?", (run.key,)):  # it was never sent
-            columns |= {"key": run.key, "job": run.job, "position": run.index, "given": _given(run)}
-            names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-            self._db.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", tuple(columns.values()))
+        # From any state that is not final: a line that is adopted may be several moves ahead of the ledger.
+        if not self._update("runs", columns, "key = ? AND settled_at IS NULL", (run.key,)):
+            self._insert_run(run, **columns)
 
-    def _run(self, key: str, **columns: object) -> None:
-        known = self._update("runs", columns, "key = ?", (key,))
-        assert known, f"run {key} has no row"
+    def _insert_run(self, run: Run, **columns: object) -> None:
+        columns |= {"key": run.key, "job": run.job, "position": run.index, "given": _given(run)}
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        self._db.do(f"INSERT INTO runs ({names}) VALUES ({marks})", tuple(columns.values()))
+
+    def _move(self, key: str, to: State, **columns: object) -> None:
+        """Give the run *key* its next state, where that is a legal move."""
+        origins = _ORIGINS[to]
+        where = f"key = ? AND state IN ({', '.join('?' * len(origins))})"
+        assert self._update("runs", {"state": to, **columns}, where, (key, *origins)), f"run {key} can't become {to}"
 
     def _attempt(self, key: str, attempt: int, **columns: object) -> None:
         known = self._update("attempts", columns, "key = ? AND attempt = ?", (key, attempt))
         assert known, f"attempt {attempt} of run {key} has no row"
 
-    def _update(self, table: str, columns: dict[str, object], where: str, which: tuple[object, ...]) -> bool:
+    def _update(self, table: str, columns: Mapping[str, object], where: str, which: tuple[object, ...]) -> bool:
         setting = ", ".join(f"{name} = ?" for name in columns)
-        done = self._db.execute(f"UPDATE {table} SET {setting} WHERE {where}", (*columns.values(), *which))
-        return done.rowcount == 1
+        return self._db.do(f"UPDATE {table} SET {setting} WHERE {where}", (*columns.values(), *which)) == 1
 
     def note(self, **values: JsonValue) -> None:
         """Remember facts about the batch as a whole, such as ``plan={"photos": 600}``; the last word counts."""
-        with _said_plainly(self.path):
-            self._db.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-                [(name, dump(value).decode()) for name, value in values.items()],
-            )
+        with self._db.transaction():
+            for name, value in values.items():
+                self._db.do("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, dump(value).decode()))
 
     # Reading
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Let all that is read in the ``with`` block speak of one moment, also while another process writes."""
+        return self._db.snapshot()
+
     def noted(self, name: str) -> JsonValue:
         """What `note` was told last of *name*; None when nothing was."""
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        row = self._db.first("SELECT value FROM meta WHERE name = ?", (name,))
         return None if row is None else parse(row[0].encode())
 
     def knows(self, key: str) -> bool:
         """Whether the run *key* has a row: it was intended once, or is settled."""
-        return self._db.execute("SELECT 1 FROM runs WHERE key = ?", (key,)).fetchone() is not None
+        return self._db.first("SELECT 1 FROM runs WHERE key = ?", (key,)) is not None
+
+    def awaits_answer(self, key: str, attempt: int) -> bool:
+        """Whether *attempt* is the last one of the run *key*, and neither has a job id nor is over."""
+        values = (key, attempt, State.SUBMITTING)
+        return self._db.first("SELECT 1 FROM runs WHERE key = ? AND attempts = ? AND state = ?", values) is not None
+
+    def last_line(self) -> Place | None:
+        """Where the last line of results.jsonl stands that a settled run's row speaks of; None when there is none."""
+        row = self._db.first(f"{_PLACES} WHERE line_offset IS NOT NULL ORDER BY line_offset DESC LIMIT 1")
+        return None if row is None else Place(*row)
 
     def lines_end(self) -> int:
         """The offset in results.jsonl behind the last line that a settled run's row speaks of."""
-        row = self._db.execute("SELECT max(line_offset + line_length) FROM runs").fetchone()
-        return row[0] or 0
+        last = self.last_line()
+        return 0 if last is None else last.offset + last.length
 
     def settled_line(self, key: str) -> Place | None:
         """Where the line of the run *key* stands; None when it is not settled."""
-        row = self._db.execute(
-            "SELECT line_offset, line_length, line_digest FROM runs WHERE key = ?", (key,)
-        ).fetchone()
-        return None if row is None or row[0] is None else Place(*row)
+        row = self._db.first(f"{_PLACES} WHERE key = ? AND line_offset IS NOT NULL", (key,))
+        return None if row is None else Place(*row)
 
     def counts(self) -> dict[str, dict[tuple[State, Outcome | None], int]]:
         """Runs per job, by state and outcome; runs that have no row are not in it."""
         found: dict[str, dict[tuple[State, Outcome | None], int]] = {}
-        for job, state, outcome, count in self._db.execute(
+        for job, state, outcome, count in self._db.rows(
             "SELECT job, state, outcome, count(*) FROM runs GROUP BY job, state, outcome"
         ):
             found.setdefault(job, {})[State(state), Outcome(outcome) if outcome else None] = count
@@ -271,19 +271,18 @@ class Ledger:
 
     def open_runs(self) -> list[OpenRun]:
         """The runs that have a row and are not settled: those with a job id first, the oldest submit first."""
-        rows = self._db.execute(
-            "SELECT r.key, r.job, r.position, r.given, a.* FROM runs r"
-            " JOIN attempts a ON a.key = r.key AND a.attempt = r.attempts"
-            f" WHERE r.state NOT IN ({', '.join('?' * len(SETTLED))})"
-            " ORDER BY a.job_id IS NULL, a.submitted_at, r.job, r.position",
-            tuple(SETTLED),
-        ).fetchall()
+        rows = self._db.rows(
+            "SELECT r.position, r.given, a.* FROM runs r JOIN attempts a ON a.key = r.key AND a.attempt = r.attempts"
+            " WHERE r.settled_at IS NULL ORDER BY a.job_id IS NULL, a.submitted_at, r.job, r.position"
+        )
         return [self._open_run(row) for row in rows]
 
-    def _open_run(self, row: sqlite3.Row) -> OpenRun:
-        earlier = self._db.execute(
-            "SELECT intended_at, ended_at, outcome FROM attempts WHERE key = ? ORDER BY attempt", (row["key"],)
-        ).fetchall()
+    def _open_run(self, row: Row) -> OpenRun:
+        earlier = list(
+            self._db.rows(
+                "SELECT intended_at, ended_at, outcome FROM attempts WHERE key = ? ORDER BY attempt", (row["key"],)
+            )
+        )
         return OpenRun(
             run=Run(key=row["key"], job=row["job"], index=row["position"], **parse(row["given"].encode())),
             attempt=row["attempt"],
@@ -299,56 +298,51 @@ class Ledger:
         )
 
     def recent_submits(self, since: float) -> list[tuple[str, float]]:
-        """Endpoint name and time of every submit intended after *since*, oldest first: what a rate window must know."""
-        rows = self._db.execute(
-            "SELECT endpoint, intended_at FROM attempts WHERE intended_at > ? ORDER BY intended_at", (since,)
+        """
+        Endpoint name and time of every submit after *since*, oldest first: what a rate window must know.
+
+        The time is the latest at which it can have been sent: when its answer came, or its end without one. An intent
+        may have waited long for its turn, so its own time would let a window forget the submit too early.
+        """
+        rows = self._db.rows(
+            "SELECT endpoint, coalesce(submitted_at, ended_at, intended_at) AS at FROM attempts"
+            " WHERE coalesce(submitted_at, ended_at, intended_at) > ? ORDER BY at",
+            (since,),
         )
         return [(endpoint, at) for endpoint, at in rows]
 
     def samples(self) -> Iterator[Sampled]:
-        """Every look at an endpoint's health, oldest first."""
-        for endpoint, at, jobs, workers, problem in self._db.execute("SELECT * FROM samples ORDER BY at"):
+        """Every look at an endpoint's health, in the order of looking."""
+        for endpoint, at, jobs, workers, problem in self._db.rows("SELECT * FROM samples ORDER BY rowid"):
             yield Sampled(endpoint, at, parse(jobs), parse(workers), problem)
 
     def percentiles(self, job: str, column: str, ranks: Sequence[float]) -> list[int | None]:
         """
-        Nearest-rank percentiles of *column* over the last attempts of *job*'s settled runs; None where there is none.
+        Nearest-rank percentiles of *column* over the settled runs of *job*; None where there is none.
 
-        *column* is ``delay_time_ms`` or ``execution_time_ms``; *ranks* are in 0..100, ascending. SQLite sorts, on disk
-        where it must, and one pass picks, so memory does not grow with the batch.
+        *column* is ``delay_time_ms`` or ``execution_time_ms``, of a run's last attempt; *ranks* are in 0..100. An index
+        keeps the values in order, so that nothing is sorted and memory does not grow with the batch.
         """
         assert column in ("delay_time_ms", "execution_time_ms")
-        source = (
-            "FROM attempts a JOIN runs r ON r.key = a.key AND r.attempts = a.attempt"
-            f" WHERE r.job = ? AND r.settled_at IS NOT NULL AND a.{column} IS NOT NULL"
-        )
-        (count,) = self._db.execute(f"SELECT count(*) {source}", (job,)).fetchone()
+        source = f"FROM runs WHERE job = ? AND {column} IS NOT NULL"
+        (count,) = self._db.first(f"SELECT count(*) {source}", (job,))
         if not count:
             return [None for _ in ranks]
-        ordered = enumerate(self._db.execute(f"SELECT a.{column} {source} ORDER BY 1", (job,)), start=1)
-        found: list[int | None] = []
-        at, value = 0, None
-        for rank in ranks:
-            while at < max(1, math.ceil(count * rank / 100)):
-                at, (value,) = next(ordered)
-            found.append(value)
-        return found
+        passed = (max(0, math.ceil(count * rank / 100) - 1) for rank in ranks)
+        nth = f"SELECT {column} {source} ORDER BY {column} LIMIT 1 OFFSET ?"
+        return [self._db.first(nth, (job, number))[0] for number in passed]
 
     def attempt_totals(self, job: str) -> tuple[int, int]:
         """Of *job*: how many attempts there were beyond each run's first, and the execution time of all, in ms."""
-        retried, execution_time_ms = self._db.execute(
-            "SELECT coalesce(sum(a.attempt > 1), 0), coalesce(sum(a.execution_time_ms), 0)"
-            " FROM attempts a JOIN runs r ON r.key = a.key WHERE r.job = ?",
-            (job,),
-        ).fetchone()
-        return retried, execution_time_ms
+        (retried,) = self._db.first("SELECT count(*) FROM attempts WHERE job = ? AND attempt > 1", (job,))
+        # total, not sum: it does not stop at 64 bit, whatever a server says.
+        timed = "SELECT total(execution_time_ms) FROM attempts WHERE job = ? AND execution_time_ms IS NOT NULL"
+        return retried, int(self._db.first(timed, (job,))[0])
 
     def errors(self, job: str, most: int = 20) -> list[tuple[str, int]]:
-        """The commonest error messages of *job*'s unsuccessful runs, with their counts."""
-        rows = self._db.execute(
-            "SELECT json_extract(a.error, '$.message') AS message, count(*) AS times FROM attempts a"
-            " JOIN runs r ON r.key = a.key AND r.attempts = a.attempt"
-            " WHERE r.job = ? AND r.settled_at IS NOT NULL AND a.error IS NOT NULL"
+        """The commonest messages (their first 1000 characters) of *job*'s unsuccessful runs, with their counts."""
+        rows = self._db.rows(
+            "SELECT message, count(*) AS times FROM runs WHERE job = ? AND message IS NOT NULL"
             " GROUP BY message ORDER BY times DESC, message LIMIT ?",
             (job, most),
         )
@@ -356,28 +350,48 @@ class Ledger:
 
 
 class KeyIndex:
-    """Counts equal runs on disk, in a file that SQLite removes by itself, so that a long plan needs no memory."""
+    """Counts equal runs on disk, in a file that goes away by itself, so that a long plan needs no memory."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID")
+        self._db = Database.scratch(
+            schema="CREATE TABLE seen (digest BLOB PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID"
+        )
 
     def count(self, digest: bytes) -> int:
         """How often *digest* was counted before; counts it once more."""
-        row = self._db.execute(
+        (count,) = self._db.first(
             "INSERT INTO seen VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET count = count + 1 RETURNING count",
             (digest,),
-        ).fetchone()
-        return int(row[0]) - 1
+        )
+        return int(count) - 1
 
     def close(self) -> None:
         """Let the file go."""
         self._db.close()
 
 
-def _ending(row: sqlite3.Row) -> Ending:
+_PLACES = "SELECT line_offset, line_length, line_digest FROM runs"
+
+_ORIGINS = {to: tuple(state for state, moves in MOVES.items() if to in moves) for to in State}
+"""The states from which each state may be entered."""
+
+
+def _ended(ending: Ending | None, at: float) -> dict[str, object]:
+    """The columns of an attempt that ended."""
+    if ending is None:
+        return {"ended_at": at}
+    return {
+        "ended_at": at,
+        "outcome": ending.outcome,
+        "status": ending.status,
+        "worker_id": ending.worker_id,
+        "delay_time_ms": ending.delay_time_ms,
+        "execution_time_ms": ending.execution_time_ms,
+        "error": None if ending.error is None else dump(ending.error).decode(),
+    }
+
+
+def _ending(row: Row) -> Ending:
     """How the attempt in *row* ended. Its output is not in the ledger."""
     return Ending(
         outcome=Outcome(row["outcome"]),
@@ -390,43 +404,15 @@ def _ending(row: sqlite3.Row) -> Ending:
     )
 
 
+def _message(event: Settled) -> str | None:
+    """What the report says went wrong; None when nothing did."""
+    error = event.ending.error if event.ending else None
+    if error is None or event.state is State.SUCCEEDED:
+        return None
+    message: str = error["message"]
+    return message[:MESSAGE_LENGTH]
+
+
 def _given(run: Run) -> str:
     given: JsonObject = {"row": run.row, "matrix": run.matrix, "repeat": run.repeat, "input": run.input}
     return dump(given | ({"problem": run.problem} if run.problem else {})).decode()
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    # The recorder's thread uses the connection that another thread opened; only one of them does at any time.
-    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0, check_same_thread=False)
-    db.row_factory = sqlite3.Row
-    return db
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def _make_durable(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-
-
-def _check_version(db: sqlite3.Connection, path: Path) -> None:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version != VERSION:
-        raise UsageError(
-            f"{path} is no ledger that this version reads: its format is {version}, and {VERSION} is wanted",
-            fix="use the runner that wrote it; manifest.json beside it names the version",
-        )
-
-
-@contextmanager
-def _said_plainly(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into one that names the file and what to do."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise RecordError(
-            f"the ledger {path} can't be used: {error}",
-            fix="see that the disk has room and the folder can be written, then go on with --resume",
-        ) from error

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runner.clock import iso
+from runner.errors import RecordError
 from runner.secret import Masker
 from runner.values import dump
 
@@ -29,13 +30,31 @@ class _Lines(logging.Formatter):
         shown |= {name: value for name, value in record.__dict__.items() if name not in _OURS}
         if record.exc_info:
             shown["traceback"] = self.formatException(record.exc_info)
-        return self._masker(dump(shown).decode())
+        return dump(self._masker.within(shown)).decode("utf-8", "backslashreplace")
+
+
+class _File(logging.FileHandler):
+    """The log file. That it can't be written must not be news of its own: what matters fails by itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing."""
 
 
 @contextmanager
 def log_to(path: Path, masker: Masker) -> Iterator[None]:
-    """Append what the package logs to *path* while the block runs."""
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    """
+    Append what the package logs to *path* while the block runs.
+
+    Raises:
+        RecordError: it can't be opened.
+    """
+    try:
+        handler = _File(path, encoding="utf-8")
+    except OSError as error:
+        raise RecordError(
+            f"{path} can't be written: {error.strerror}",
+            fix="see that the disk has room and the folder can be written, then go on with --resume",
+        ) from None
     handler.setFormatter(_Lines(masker))
     logger = logging.getLogger("runner")
     before = logger.level

@@ -83,6 +83,12 @@ class Network:
     async def __aexit__(self, *details: object) -> None:
         await self._stack.aclose()
 
+    @property
+    def longest_window_s(self) -> float:
+        """The longest window of any configured rate: how far back earlier submits count."""
+        limits = [one.rate_limits for one in self._specs.values() if isinstance(one, RemoteEndpoint)]
+        return max((one.run.period_s for one in [*limits, RateLimits()]), default=0.0)
+
     async def _embed(self, local: Mapping[str, LocalEndpoint], stack: AsyncExitStack) -> None:
         self._token = Secret(secrets.token_urlsafe(24), name="the embedded endpoint's token")
         self.masker.add(self._token)

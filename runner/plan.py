@@ -8,7 +8,7 @@ anything is sent; the second hands out runs one at a time, in constant memory, a
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 from runner import matrix, render, values
 from runner.check import EMPTY_INPUT, JobFile, Templates, empty
@@ -16,19 +16,13 @@ from runner.errors import JobFileError, Problem, UsageError
 from runner.inputs.base import BadRow, Report
 from runner.inputs.source import DataFile, Inline, InputFile
 from runner.render import RenderError
+from runner.runs import Occurrences as Occurrences
+from runner.runs import Run as Run
 from runner.spec import Job, found
 from runner.values import JsonObject, JsonValue
 
 MAX_BAD_ROWS = 20
 """Bad rows of a file that are reported before reading stops."""
-
-
-class Occurrences(Protocol):
-    """Counts equal runs, so that each gets a key of its own."""
-
-    def count(self, digest: bytes) -> int:
-        """How often *digest* was counted before; counts it once more."""
-        ...
 
 
 class Counter:
@@ -42,26 +36,6 @@ class Counter:
         before = self._seen.get(digest, 0)
         self._seen[digest] = before + 1
         return before
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """
-    One concrete input of a job.
-
-    *key* is 32 hex digits, the same for the same job name and input in every batch, on every machine. *index* is the
-    position in the job's plan, from 0. *input* is what the handler gets; None when *problem* says why the row could
-    not be rendered. No two runs share a list or a mapping.
-    """
-
-    job: str
-    index: int
-    key: str
-    row: JsonObject | None
-    matrix: JsonObject | None
-    repeat: int
-    input: JsonValue
-    problem: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, TextIO
 
-from runner.execute import Live
+from runner.live import Live
 from runner.states import State
 from runner.tally import JobTally, Tally
 from runner.units import elapsed

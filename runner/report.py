@@ -1,10 +1,12 @@
 """Fold ledger records into the health report, and write it."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from runner.batch import Folder, write_whole
+from runner.batch import Folder
 from runner.clock import iso
+from runner.durable import write_whole
 from runner.events import Sampled
 from runner.health import diagnosis
 from runner.ledger import Ledger
@@ -32,8 +34,7 @@ class Told:
 def told(ledger: Ledger, folder: Folder, *, verdict: str | None = None) -> Told:
     """Read what a batch's manifest and notes say of it; *verdict* is used while the ledger has none."""
     manifest = folder.read_manifest()
-    spec = manifest["spec"]
-    planned = ledger.noted("plan")
+    spec, planned = manifest["spec"], manifest["plan"]
     return Told(
         batch=folder.id,
         name=manifest["name"],
@@ -47,9 +48,11 @@ def told(ledger: Ledger, folder: Folder, *, verdict: str | None = None) -> Told:
 
 
 def fold(ledger: Ledger, facts: Told) -> JsonObject:
-    """The health report of a batch, over all its resumes: the object of health.json."""
-    counts = ledger.counts()
-    jobs = {job: _job(ledger, job, planned, counts.get(job, {}), facts) for job, planned in facts.planned.items()}
+    """The health report of a batch, over all its resumes: the object of health.json. It speaks of one moment."""
+    with ledger.snapshot():
+        counts = ledger.counts()
+        jobs = {job: _job(ledger, job, planned, counts.get(job, {}), facts) for job, planned in facts.planned.items()}
+        endpoints = _endpoints(ledger, dict.fromkeys(facts.endpoint_of.values()))
     totals = {word: sum(job[word] for job in jobs.values()) for word in ("runs", *_WORDS, "pending", "retried")}
     return {
         "verdict": facts.verdict,
@@ -60,7 +63,7 @@ def fold(ledger: Ledger, facts: Told) -> JsonObject:
             "ended_at": None if facts.ended_at is None else iso(facts.ended_at),
             **totals,
         },
-        "endpoints": _endpoints(ledger),
+        "endpoints": endpoints,
         "jobs": jobs,
         "thresholds": [],
     }
@@ -78,16 +81,17 @@ def _job(
     ledger: Ledger, job: str, planned: int, counts: Mapping[tuple[State, Outcome | None], int], facts: Told
 ) -> JsonObject:
     states = {word: sum(count for (state, _), count in counts.items() if state.value == word) for word in _WORDS}
-    outcomes = {
-        outcome.value: count for (state, outcome), count in sorted(counts.items()) if outcome and state in SETTLED
-    }
+    outcomes: Counter[str] = Counter()
+    for (state, outcome), count in counts.items():
+        if outcome is not None and state in SETTLED:
+            outcomes[outcome.value] += count
     retried, execution_time_ms = ledger.attempt_totals(job)
     rate = facts.cost_per_second.get(facts.endpoint_of[job])
     return {
         "runs": planned,
         **states,
         "pending": planned - sum(states.values()),
-        "outcomes": outcomes,
+        "outcomes": dict(sorted(outcomes.items())),
         "retried": retried,
         "delay_time_ms": _percentiles(ledger, job, "delay_time_ms"),
         "execution_time_ms": _percentiles(ledger, job, "execution_time_ms"),
@@ -101,19 +105,24 @@ def _percentiles(ledger: Ledger, job: str, column: str) -> JsonObject:
     return dict(zip(RANK_NAMES, ledger.percentiles(job, column, RANKS), strict=True))
 
 
-def _endpoints(ledger: Ledger) -> JsonObject:
-    looked: dict[str, int] = {}
-    last: dict[str, Sampled] = {}
+def _endpoints(ledger: Ledger, planned: Iterable[str]) -> JsonObject:
+    """
+    What was seen of each endpoint. The diagnosis is of the newest look; the counters are the last that could be read.
+    """
+    looks: Counter[str] = Counter()
+    newest: dict[str, Sampled | None] = dict.fromkeys(planned)
+    read: dict[str, Sampled] = {}
     for sample in ledger.samples():
-        looked[sample.endpoint] = looked.get(sample.endpoint, 0) + 1
-        if sample.problem is None or sample.endpoint not in last:
-            last[sample.endpoint] = sample
+        looks[sample.endpoint] += 1
+        newest[sample.endpoint] = sample
+        if sample.problem is None:
+            read[sample.endpoint] = sample
     return {
         name: {
-            "samples": looked[name],
+            "samples": looks[name],
             "diagnosis": diagnosis(sample),
-            "jobs": sample.jobs,
-            "workers": sample.workers,
+            "jobs": read[name].jobs if name in read else {},
+            "workers": read[name].workers if name in read else {},
         }
-        for name, sample in last.items()
+        for name, sample in newest.items()
     }

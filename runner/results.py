@@ -6,8 +6,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from runner.clock import iso
-from runner.events import Ending, Settled
-from runner.plan import Run
+from runner.events import Accepted, Ending, Settled
+from runner.runs import Run
 from runner.states import Outcome, State
 from runner.values import MISSING, JsonObject, dump, parse
 
@@ -78,8 +78,20 @@ def settled(text: bytes) -> Settled:
             delay_time_ms=shown["delay_time_ms"],
             execution_time_ms=shown["execution_time_ms"],
         )
-    at = datetime.fromisoformat(shown["settled_at"]).timestamp()
+    at = _epoch(shown["settled_at"])
     return Settled(run, shown["attempts"], State(shown["state"]), ending, text, at)
+
+
+def accepted(text: bytes) -> Accepted | None:
+    """The answer to the submit that a line of results.jsonl came of; None when its run never got a job id."""
+    shown = parse(text)
+    if shown["job_id"] is None or shown["submitted_at"] is None:
+        return None
+    return Accepted(shown["key"], shown["attempts"], shown["job_id"], _epoch(shown["submitted_at"]))
+
+
+def _epoch(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 def digest(text: bytes) -> bytes:

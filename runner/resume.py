@@ -29,9 +29,9 @@ class Progress:
 
 
 def progress(folder: Folder) -> Progress:
-    """How far the batch in *folder* is. One whose plan was never recorded has sent nothing, and counts as empty."""
+    """How far the batch in *folder* is."""
     with Ledger.read_only(folder.ledger) as ledger:
-        planned = ledger.noted("plan") or {}
+        planned = ledger.noted("plan")
         counts = ledger.counts()
     settled = sum(n for job in counts.values() for (state, _), n in job.items() if state in SETTLED)
     return Progress(sum(planned.values()), settled)
@@ -39,10 +39,9 @@ def progress(folder: Folder) -> Progress:
 
 def newest_unfinished(root: Path) -> tuple[Folder, Progress] | None:
     """The newest batch in *root*, if runs of it are not settled; None when there is none, or it is finished."""
-    for folder in newest_first(root):
+    for folder in newest_first(root)[:1]:
         found = progress(folder)
-        if found.planned:
-            return (folder, found) if found.unfinished else None
+        return (folder, found) if found.unfinished else None
     return None
 
 

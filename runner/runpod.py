@@ -29,7 +29,7 @@ from runner.errors import Unreadable, UsageError
 from runner.faults import evidence
 from runner.plain import plain
 from runner.secret import Masker, Secret
-from runner.values import JsonValue, parse_foreign
+from runner.values import JsonValue, is_deeper, parse_foreign
 from runner.wire import CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES, SLOWEST_BYTES_PER_S, Call, Wire, open_session
 
 __all__ = ["RunPod", "open_session"]
@@ -40,6 +40,9 @@ STREAM_HOLD_MS: Final = 10_000
 """How long RunPod holds an empty /stream when not told."""
 PARSE_IN_THREAD_BYTES: Final = 5_000_000
 """From here on a body is parsed in a thread: the event loop would stand still for 10 ms and more."""
+
+MAX_DEPTH: Final = 200
+"""Levels of nesting that an answer may have: the JSON that we write of it must be readable for everybody."""
 
 _KEY = re.compile(r"[\x21-\x7e]+")
 
@@ -250,9 +253,18 @@ class RunPod:
 
 
 async def _parsed(body: bytes) -> JsonValue:
+    """*body* parsed. What is nested so deeply that we could not write it again is refused with ValueError."""
     if len(body) > PARSE_IN_THREAD_BYTES:
-        return await asyncio.to_thread(parse_foreign, body)
-    return parse_foreign(body)
+        return await asyncio.to_thread(_parse, body)
+    return _parse(body)
+
+
+def _parse(body: bytes) -> JsonValue:
+    value = parse_foreign(body)
+    # Deep only if it has that many brackets: counting them is nothing beside parsing.
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
+        raise ValueError
+    return value
 
 
 def _checked(base_url: str) -> str:

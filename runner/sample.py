@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
@@ -13,6 +13,9 @@ from runner.record import Recorder
 
 EVERY_S = 15.0
 """Pause between two looks. Source: RunPod's own MCP server caches its queue diagnosis so long (summer 2026)."""
+
+LAST_LOOK_S = 5.0
+"""How long the looks after the end may take: who stopped a batch waits for them."""
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,10 @@ async def sampling(endpoints: Iterable[LiveEndpoint], recorder: Recorder, clock:
     endpoints = list(endpoints)
 
     async def look_at_all() -> None:
-        await asyncio.gather(*(look(one, recorder, clock) for one in endpoints))
+        looks = await asyncio.gather(*(look(one, recorder, clock) for one in endpoints), return_exceptions=True)
+        for failure in looks:
+            if failure is not None:
+                raise failure
 
     async def again() -> None:
         while True:
@@ -62,6 +68,9 @@ async def sampling(endpoints: Iterable[LiveEndpoint], recorder: Recorder, clock:
     finally:
         task.cancel()
         await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()  # it ends by itself only with an error
-    await look_at_all()
+        failure = None if task.cancelled() else task.exception()  # it ends by itself only with an error
+    if failure is not None:
+        raise failure
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LAST_LOOK_S):
+            await look_at_all()

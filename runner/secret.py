@@ -1,6 +1,9 @@
 """Keep secret values out of every repr, log, file and message."""
 
+import json
 from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote, quote_plus
 
 MASK = "***"
 
@@ -36,11 +39,15 @@ class Masker:
             self.add(secret)
 
     def add(self, secret: Secret) -> None:
-        """Mask *secret* from now on. Values under 4 characters are left alone: they would eat ordinary words."""
+        """
+        Mask *secret* from now on, also as JSON, a URL or a traceback writes it.
+
+        Values under 4 characters are left alone: they would eat ordinary words.
+        """
         value = secret.reveal()
-        if len(value) >= 4 and value not in self._values:
-            self._values.append(value)
-            self._values.sort(key=len, reverse=True)
+        if len(value) >= 4:
+            # The longest first, so that no end of one is left over where a shorter one is its beginning.
+            self._values = sorted({*self._values, *_spellings(value)}, key=lambda text: (-len(text), text))
 
     def __call__(self, text: str) -> str:
         """*text* with every known value replaced by ``***``."""
@@ -48,3 +55,27 @@ class Masker:
             if value in text:
                 text = text.replace(value, MASK)
         return text
+
+    def within(self, value: Any) -> Any:
+        """
+        A JSON value like *value*, every text in it masked, keys too; what is not JSON's becomes text.
+
+        Masking the finished JSON instead could break it: a secret may be a number, or ``null``.
+        """
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, dict):
+            return {self(str(key)): self.within(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.within(item) for item in value]
+        return self(str(value))
+
+
+def _spellings(value: str) -> set[str]:
+    """*value* as it is, and as it stands in JSON (in JSON, too), in a URL, and in a ``repr``."""
+    url = value.encode("utf-8", "surrogateescape")  # as the environment may hold what is no UTF-8
+    said = {value, repr(value)[1:-1], quote(url), quote(url, safe=""), quote_plus(url)}
+    for ascii_only in (True, False):
+        once = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        said |= {once, json.dumps(once, ensure_ascii=ascii_only)[1:-1]}
+    return said

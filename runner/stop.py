@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum
 
 
@@ -22,14 +22,19 @@ class Reason(Enum):
     """A decision to end it: what runs is cancelled; what was never sent stays for resume."""
 
 
+class Over(Exception):
+    """Raised in a block that `Switch.start` or `Switch.limit` bounds, when it may not go on."""
+
+
 class Switch:
     """One job's switch. Closing it starts nothing more; `cancel` also ends the waiting of what is in flight."""
 
     def __init__(self) -> None:
         self.reason: Reason | None = None
         self._closed = asyncio.Event()
-        self._scopes: set[asyncio.Timeout] = set()
         self._cancelled = False
+        self._starting: set[asyncio.Timeout] = set()
+        self._in_flight: set[asyncio.Timeout] = set()
 
     @property
     def is_closed(self) -> bool:
@@ -37,19 +42,19 @@ class Switch:
         return self._closed.is_set()
 
     def close(self, reason: Reason) -> None:
-        """Start nothing more. The first reason stays."""
+        """Start nothing more, and end all waiting for a start. The first reason stays."""
         if self.reason is None:
             self.reason = reason
         self._closed.set()
+        _end(self._starting)
 
     def cancel(self, reason: Reason) -> None:
         """Start nothing more, and end all waiting now, so that each attempt in flight is cancelled at RunPod."""
         self.reason = reason
         self._closed.set()
         self._cancelled = True
-        now = asyncio.get_running_loop().time()
-        for scope in self._scopes:
-            scope.reschedule(now)
+        _end(self._starting)
+        _end(self._in_flight)
 
     async def closed(self, within_s: float) -> bool:
         """Wait until the switch is closed, at most *within_s* seconds; whether it is."""
@@ -58,15 +63,41 @@ class Switch:
                 async with asyncio.timeout(within_s):
                     await self._closed.wait()
             except TimeoutError:
-                return False
+                return self.is_closed
         return self.is_closed
 
-    @asynccontextmanager
-    async def limit(self, within_s: float) -> AsyncIterator[None]:
-        """Raise TimeoutError in the block after *within_s* seconds, or as soon as `cancel` is called."""
-        async with asyncio.timeout(0 if self._cancelled else within_s) as scope:
-            self._scopes.add(scope)
+    def start(self, within_s: float) -> AbstractAsyncContextManager[asyncio.Timeout]:
+        """Raise Over in the block after *within_s* seconds, or as soon as the switch is closed; until `started`."""
+        return _bounded(0 if self.is_closed else within_s, self._starting)
+
+    def started(self, scope: asyncio.Timeout) -> None:
+        """From here on nothing cuts the block of *scope* short, which is of `start`."""
+        self._starting.discard(scope)
+        scope.reschedule(None)
+
+    def limit(self, within_s: float) -> AbstractAsyncContextManager[asyncio.Timeout]:
+        """Raise Over in the block after *within_s* seconds, or as soon as `cancel` is called."""
+        return _bounded(0 if self._cancelled else within_s, self._in_flight)
+
+
+@asynccontextmanager
+async def _bounded(within_s: float, scopes: set[asyncio.Timeout]) -> AsyncIterator[asyncio.Timeout]:
+    scope = asyncio.timeout(within_s)
+    try:
+        async with scope:
+            scopes.add(scope)
             try:
-                yield
+                yield scope
             finally:
-                self._scopes.discard(scope)
+                scopes.discard(scope)
+    except TimeoutError:
+        if not scope.expired():  # somebody else's
+            raise
+        raise Over from None
+
+
+def _end(scopes: set[asyncio.Timeout]) -> None:
+    now = asyncio.get_running_loop().time()
+    for scope in scopes:
+        if not scope.expired():  # one whose time has come in this very moment takes no new one
+            scope.reschedule(now)

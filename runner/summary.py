@@ -9,7 +9,7 @@ def summary(health: JsonObject, folder: str) -> str:
     """What a batch came to, for a person: the verdict, each job, its commonest errors, where the files are."""
     totals = health["batch"]
     lines = [f"{health['verdict']}: {totals['name']} {totals['id']}"]
-    width = max(len(name) for name in health["jobs"])
+    width = max((len(name) for name in health["jobs"]), default=0)
     for name, job in health["jobs"].items():
         lines.append(f"  {name:<{width}}  {_job(job)}")
         lines += [f"  {'':<{width}}  {error['count']} x {_first_line(error['message'])}" for error in job["errors"][:3]]

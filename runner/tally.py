@@ -80,14 +80,16 @@ class Tally:
 
 def verdict(tally: Tally, *, interrupted: bool, refused: bool, stopped: bool) -> Verdict:
     """
-    What the batch came to. Without thresholds it passes when every run succeeded.
+    What the batch came to. Without thresholds it passes when every run succeeded, whatever came after the last one.
 
     A refusal is said before an interrupt: it will still be there after a resume.
     """
+    if tally.total(State.SUCCEEDED) == tally.planned:
+        return Verdict.PASS
     if refused:
         return Verdict.REFUSED
     if interrupted and (tally.pending or tally.total(State.CANCELLED)):
         return Verdict.INTERRUPTED
     if stopped:
         return Verdict.STOPPED
-    return Verdict.PASS if tally.total(State.SUCCEEDED) == tally.planned else Verdict.FAIL
+    return Verdict.FAIL

@@ -69,13 +69,23 @@ def dump(value: JsonValue) -> bytes:
     """
     *value* as one line of compact JSON, UTF-8, keys in their own order. What orjson refuses, the stdlib writes.
 
+    A lone surrogate, which UTF-8 can't have, stands as its escape, so that every reader takes the line.
+
     Raises:
         TypeError: a value in it is not JSON's.
     """
     try:
         return orjson.dumps(value)
     except TypeError:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode() if text.isprintable() else _SURROGATES.sub(_escape, text).encode()
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def _escape(surrogate: re.Match[str]) -> str:
+    return f"\\u{ord(surrogate[0]):04x}"
 
 
 def canonical(value: JsonValue) -> bytes:
@@ -85,3 +95,18 @@ def canonical(value: JsonValue) -> bytes:
     except TypeError:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         return text.encode("utf-8", "surrogatepass")
+
+
+def is_deeper(value: JsonValue, most: int) -> bool:
+    """Whether lists and objects in *value* nest more than *most* levels deep."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [
+            child
+            for one in level
+            if isinstance(one, list | dict)
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True

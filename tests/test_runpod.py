@@ -375,6 +375,15 @@ async def test_an_output_with_nan_and_long_integers_is_read(service: Service, ru
     assert repr(output) == "['NaN', 123456789012345678901]"
 
 
+async def test_an_output_nested_too_deeply_is_unreadable(service: Service, runpod: RunPod) -> None:
+    """It could be read and never be written again, so it must not end the batch when it is settled."""
+    deep = "[" * 300 + "]" * 300
+    service.will_answer("GET", "/abc/status/J-u1", '{"status": "COMPLETED", "output": ' + deep + "}")
+    with pytest.raises(Unreadable) as caught:
+        await runpod.status("J-u1")
+    assert caught.value.message == "GET /status/J-u1 of endpoint 'abc': HTTP 200 with an answer that is not JSON"
+
+
 async def test_an_odd_health_has_no_counters(service: Service, runpod: RunPod) -> None:
     """That the endpoint answers with 200 is the news; counters are extra."""
     service.will_answer("GET", "/abc/health", '["ok"]')

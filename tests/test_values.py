@@ -59,3 +59,10 @@ def test_missing_is_not_null() -> None:
     """COMPLETED without output and COMPLETED with null are two outcomes."""
     assert values.MISSING is not None
     assert repr(values.MISSING) == "MISSING"
+
+
+def test_nesting_is_counted_in_levels() -> None:
+    """An output nested too deeply could be read and never be written again."""
+    assert not values.is_deeper([[1], {"a": [2]}], 3)
+    assert values.is_deeper([[1], {"a": [2]}], 2)
+    assert not values.is_deeper("text", 0)

@@ -348,7 +348,7 @@ async def test_a_large_answer_is_parsed_in_a_thread(
         threads.append(threading.current_thread())
         return parse(body)
 
-    monkeypatch.setattr("runner.runpod.parse", watched)
+    monkeypatch.setattr("runner.runpod.parse_foreign", watched)
     output = ["x" * 1000] * 6000
     data = answer(json.dumps({"status": "COMPLETED", "output": output}).encode())
     async with RawServer(Reply(data)) as server:

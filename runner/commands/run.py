@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from runner.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_TERMINATED
-from runner.execute import Batch, Live, Options, execute
+from runner.execute import Batch, execute
+from runner.live import Live
+from runner.options import Options
 from runner.progress import say, show
 from runner.summary import summary
 from runner.values import dump

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import os
 import re
 import secrets
 import sys
@@ -175,7 +176,8 @@ class LocalServer:
         try:
             await web.TCPSite(self._runner, self._host, self.port).start()
         except (OSError, OverflowError) as error:
-            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            # asyncio's own text names the address once more; a port above 65535 has no error number.
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             fix = "choose another port, or 0 for any free one"
             raise UsageError(f"can't listen on {self._host} port {self.port}: {reason}", fix=fix) from error
         self.port = self._runner.addresses[0][1]

@@ -1,0 +1,34 @@
+"""One concrete input of a job: what a plan is made of."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from runner.values import JsonObject, JsonValue
+
+
+class Occurrences(Protocol):
+    """Counts equal runs, so that each gets a key of its own."""
+
+    def count(self, digest: bytes) -> int:
+        """How often *digest* was counted before; counts it once more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """
+    One concrete input of a job.
+
+    *key* is 32 hex digits, the same for the same job name and input in every batch, on every machine. *index* is the
+    position in the job's plan, from 0. *input* is what the handler gets; None when *problem* says why the row could
+    not be rendered. No two runs share a list or a mapping.
+    """
+
+    job: str
+    index: int
+    key: str
+    row: JsonObject | None
+    matrix: JsonObject | None
+    repeat: int
+    input: JsonValue
+    problem: str | None = None
