@@ -70,7 +70,10 @@ def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         with asyncio.Runner(debug=True, loop_factory=VirtualLoop) as runner:
+            unheard: list[dict[str, Any]] = []
+            runner.get_loop().set_exception_handler(lambda _, context: unheard.append(context))
             runner.run(leaving_no_task(test)(*args, **kwargs))
+        assert not unheard, "an error that nobody waits for would only be logged"
 
     return run
 

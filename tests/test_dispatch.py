@@ -302,6 +302,16 @@ async def test_a_second_ctrl_c_cancels_what_runs_and_leaves_the_rest() -> None:
 
 
 @in_virtual_time
+async def test_a_run_that_failed_when_it_was_to_be_cancelled_is_not_tried_again() -> None:
+    """The person asked for an end, and it has one."""
+    scene = Scene()
+    scene.runpod.play = lambda given: replace(CRASHED, takes_s=9.995)
+    scene.after(10.0, scene.switch.cancel, Reason.CANCEL)
+    await dispatch([job(scene, plan(1), retry=RetryPolicy(5, RETRYABLE, 1.0, 1.0))])
+    assert ended(scene) == {"failed crashed": 1}
+
+
+@in_virtual_time
 async def test_lanes_that_wait_for_the_endpoint_end_with_the_others() -> None:
     """Nobody may hang on a place that comes free only when the batch is over."""
     scene = Scene(concurrency=1)
@@ -521,9 +531,9 @@ async def test_a_plan_is_drawn_as_it_is_needed() -> None:
             last = next(drawn) + 1
             yield a_run(number, job="million")
 
-    scene.after(50.5, scene.switch.close, Reason.INTERRUPT)
+    scene.after(20.5, scene.switch.close, Reason.INTERRUPT)
     task = asyncio.create_task(dispatch([job(scene, million(), width=10, planned=1_000_000)]))
-    await asyncio.sleep(50.0)
+    await asyncio.sleep(20.0)
     tasks = len(asyncio.all_tasks())
     gc.collect()
     alive = sum(isinstance(one, Work) and one.run.job == "million" for one in gc.get_objects())

@@ -175,8 +175,8 @@ async def test_a_job_that_shows_up_after_404s_is_followed() -> None:
     """Looks count in a row: one good answer, and the job is there."""
     scene = Scene()
     scene.endpoint.can_hold = False
-    scene.runpod.will_say("status", *[not_found()] * 3, RUNNING, not_found(), RUNNING, not_found(), DONE)
-    assert await follow(scene).until_final() == DONE
+    scene.runpod.will_say("status", not_found(), RUNNING, not_found(), RUNNING, not_found(), DONE)
+    assert await follow(scene, age_s=60.0).until_final() == DONE
     assert "health" not in scene.history
 
 
@@ -230,10 +230,11 @@ async def test_three_unreadable_answers_in_a_row_are_an_outcome() -> None:
 async def test_a_page_of_a_proxy_that_passes_costs_no_result() -> None:
     """The three looks are far enough apart for a hiccup of the edge, and a good one starts the count anew."""
     scene = Scene()
+    scene.endpoint.can_hold = False
     scene.runpod.add_job("job-1", Play(takes_s=600.0))
     for at_s in (10.0, 110.0):
-        scene.after(at_s, scene.runpod.will_say, "status-sync", HTML)
-        scene.after(at_s + 25.0, scene.runpod.will_recover, "status-sync")
+        scene.after(at_s, scene.runpod.will_say, "status", HTML)
+        scene.after(at_s + 20.0, scene.runpod.will_recover, "status")
     assert isinstance(await follow(scene).until_final(), RemoteJob)
 
 

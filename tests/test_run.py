@@ -46,7 +46,7 @@ jobs:
     rows:
       file: rows.csv
       matrix: {seed: [1, 2]}
-    input: {text: "{{ row.text }}", seed: "{{ matrix.seed }}", sleep: 0.004}
+    input: {text: "{{ row.text }}", seed: "{{ matrix.seed }}", sleep: 0.008}
 """
 
 
@@ -171,20 +171,20 @@ def test_an_embedded_endpoint_goes_with_its_process_and_a_resume_starts_its_jobs
     assert {one["outcome"] for one in found} == {"completed"}
 
 
-def test_a_second_start_is_refused_while_the_first_runs(folder: Path, server: Server) -> None:
+def test_a_second_start_is_refused_while_the_first_runs(folder: Path) -> None:
     """Two crons at once would pay for everything twice."""
-    process = start("run", "grid.yaml", "--local", server.url, cwd=folder, env=server.env)
-    wait_until(lambda: settled(folder) >= 1, "the first run")
-    ran = runner("run", "grid.yaml", cwd=folder)
+    write(folder, {"one.yaml": job_file(LOCAL, input_=f"{{do: hang, mark: {folder / 'mark'}}}")})
+    process = start("run", "one.yaml", cwd=folder)
+    wait_until((folder / "mark").exists, "the handler to run")
+    ran = runner("run", "one.yaml", cwd=folder)
     assert ran.code == 5
-    assert ran.err.startswith(f"error: another batch of 'grid' is running: process {process.pid} on ")
-    live = runner("status", "grid", "--format", "json", cwd=folder).json
-    assert live["verdict"] == "running"
-    assert live["batch"]["pending"] > 0
+    assert ran.err.startswith(f"error: another batch of 'one' is running: process {process.pid} on ")
+    live = runner("status", "one", "--format", "json", cwd=folder).json
+    assert (live["verdict"], live["batch"]["pending"]) == ("running", 1)
     process.send_signal(signal.SIGKILL)
     finish(process)
-    ended = runner("status", "grid", "--format", "json", cwd=folder).json
-    assert ended["verdict"] == "unfinished"
+    ended = runner("status", "one", "--format", "json", cwd=folder).json
+    assert (ended["verdict"], ended["batch"]["pending"]) == ("unfinished", 1)
 
 
 def test_an_unfinished_batch_is_neither_forgotten_nor_mixed_up(folder: Path, server: Server) -> None:

@@ -91,12 +91,19 @@ async def test_nothing_starts_once_it_is_closed() -> None:
 async def test_a_stop_in_the_moment_that_a_limit_passes_is_no_error() -> None:
     """A limit that has just passed takes no new time; asyncio would raise in the signal's handler."""
     switch, loop = Switch(), asyncio.get_running_loop()
-    for stop in (switch.close, switch.cancel, switch.cancel):
-        loop.call_at(loop.time() + 5.0, stop, Reason.CANCEL)
-    loop.call_at(loop.time() + 5.0, loop.call_soon, switch.cancel, Reason.CANCEL)
-    with pytest.raises(Over):
-        async with switch.limit(5.0), switch.start(5.0):
+
+    def stop() -> None:
+        switch.close(Reason.INTERRUPT)
+        switch.cancel(Reason.CANCEL)
+
+    async def bounded() -> None:
+        async with switch.limit(5.0), switch.start(6.0):
+            loop.call_later(5.0, loop.call_soon, stop)
+            loop.call_later(5.0, stop)
             await asyncio.sleep(60.0)
+
+    with pytest.raises(Over):
+        await bounded()
 
 
 @in_virtual_time
