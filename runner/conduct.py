@@ -94,8 +94,8 @@ class Conduct:
         async with Recorder(store) as recorder:
             if watch is not None:
                 watch(live)
-            await self._carry(live, recorder, network, works)
-        return self._end(live, ledger)
+            elsewhere = await self._carry(live, recorder, network, works)
+        return self._end(live, ledger, [*live.endpoints.values(), *elsewhere])
 
     def _begin(self, root: Path, network: Network) -> Folder:
         """A new batch's folder with its manifest and an empty ledger; `latest` points to it once they are there."""
@@ -127,7 +127,10 @@ class Conduct:
             store.write(events)
         return works
 
-    async def _carry(self, live: Live, recorder: Recorder, network: Network, works: Sequence[Work]) -> None:
+    async def _carry(
+        self, live: Live, recorder: Recorder, network: Network, works: Sequence[Work]
+    ) -> Sequence[LiveEndpoint]:
+        """Run the lanes; the endpoints that only an earlier process sent to."""
         elsewhere = network.elsewhere({work.destination for work in works if work.destination}, live.endpoints)
         first = {name: [work for work in works if work.run.job == name] for name in self._plan.jobs}
         with ExitStack() as stack:
@@ -150,6 +153,7 @@ class Conduct:
                     for name, planned in self._plan.jobs.items()
                 ]
                 await live.carry(lanes)
+        return tuple(elsewhere.values())
 
     def _new_runs(self, planned: JobPlan, pending: int, first: Sequence[Work], stack: ExitStack) -> Iterator[Run]:
         """The runs of the plan; none where all that is pending was taken up before, so that a resume is quick."""
@@ -190,8 +194,8 @@ class Conduct:
         of_endpoint = self._job_file.endpoints[job.endpoint].concurrency or WIDTH
         return max(1, min(job.concurrency or WIDTH, of_endpoint, pending))
 
-    def _end(self, live: Live, ledger: Ledger) -> Ended:
-        refusals = tuple(one.refusal for one in live.endpoints.values() if one.refusal is not None)
+    def _end(self, live: Live, ledger: Ledger, endpoints: Sequence[LiveEndpoint]) -> Ended:
+        refusals = tuple(one.refusal for one in endpoints if one.refusal is not None)
         stopped = any(switch.reason is Reason.JOB_TIMEOUT for switch in live.switches.values())
         came_to = verdict(
             live.tally, interrupted=live.interrupted or bool(live.troubles), refused=bool(refusals), stopped=stopped

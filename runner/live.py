@@ -40,16 +40,19 @@ class Live:
         self.interrupted = True
         for switch in self.switches.values():
             switch.close(Reason.INTERRUPT)
-        if self._scope is not None:
-            self._scope.reschedule(asyncio.get_running_loop().time() + within_s)
+        self._end_at(asyncio.get_running_loop().time() + within_s)
 
     def cancel(self) -> None:
         """Start nothing more, and cancel what is in flight at RunPod."""
         self.interrupted = True
-        if self._scope is not None:
-            self._scope.reschedule(None)
+        self._end_at(None)
         for switch in self.switches.values():
             switch.cancel(Reason.CANCEL)
+
+    def _end_at(self, when: float | None) -> None:
+        """Let the waiting end at *when* (loop time). One that is ending in this very moment takes no new time."""
+        if self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(when)
 
     async def carry(self, lanes: Sequence[Lanes]) -> None:
         """Run the lanes to their end, or to the end of a drain."""
@@ -57,6 +60,8 @@ class Live:
             async with asyncio.timeout(None) as self._scope:
                 await dispatch(lanes)
         except TimeoutError:
+            if self._scope is None or not self._scope.expired():  # somebody else's
+                raise
             log.warning("the drain is over; what is still in flight is left to resume")
         finally:
             self._scope = None

@@ -414,11 +414,11 @@ async def test_a_job_that_nobody_can_say_anything_about_after_its_cancel_has_tim
 
 @in_virtual_time
 async def test_every_job_is_cancelled_however_many_there_are() -> None:
-    """/cancel takes 95 in 10 s. A job that is settled and was never told to end would run, and cost, on and on."""
-    scene = Scene(rates={"cancel": Rate(95, 10.0)})
+    """/cancel has a low rate. A job that is settled and was never told to end would run, and cost, on and on."""
+    scene = Scene(rates={"cancel": Rate(30, 10.0)})
     scene.runpod.play = lambda given: Play(takes_s=3600.0)
     scene.after(60.0, scene.switch.cancel, Reason.JOB_TIMEOUT)
-    endings = await asyncio.gather(*(scene.attempt(Work(a_run(number))).make() for number in range(300)))
+    endings = await asyncio.gather(*(scene.attempt(Work(a_run(number))).make() for number in range(100)))
     assert {ending.outcome for ending in endings if isinstance(ending, Ending)} == {Outcome.TIMED_OUT}
     assert sorted(scene.runpod.cancelled) == sorted(scene.runpod.jobs)
 
