@@ -11,24 +11,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from runner import limits, matrix, render, spec, values, variables
+from runner import artifact_paths, limits, matrix, spec, values, variables
+from runner.compiler import ArtifactTemplate as ArtifactTemplate
+from runner.compiler import Compiler
+from runner.compiler import Templates as Templates
 from runner.errors import JobFileError, Problem, UsageError
 from runner.handlers import handler_problem
+from runner.inputs.find import data_file_problem
 from runner.known import Known
 from runner.load import Document, Loaded, load
-from runner.lookups import compile_lookups
-from runner.render import Render
-from runner.spec import Endpoint, Job, JobFileSpec, LocalEndpoint, Outputs, RemoteEndpoint, found
+from runner.spec import Endpoint, Health, Job, JobFileSpec, LocalEndpoint, Outputs, RemoteEndpoint, found
+from runner.thresholds import Threshold
 from runner.values import JsonObject, JsonValue
-from runner.wording import Finding, Loc, suggest
-
-
-@dataclass(frozen=True, slots=True)
-class Templates:
-    """What a job's rows are put through, compiled. *where* is None when every row is kept."""
-
-    input: Render
-    where: Render | None
+from runner.wording import Finding, Loc, place, suggest
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,8 @@ class JobFile:
     endpoints: dict[str, Endpoint]
     jobs: dict[str, Job]
     outputs: Outputs
+    health: Health
+    thresholds: Mapping[str, Threshold]
     spec: JobFileSpec
     warnings: tuple[Problem, ...]
     templates: Mapping[str, Templates] = field(repr=False)
@@ -97,6 +94,40 @@ def open_job_file(
     return check.job_file()
 
 
+def not_run(job_file: JobFile, only: Sequence[str] = ()) -> list[Problem]:
+    """
+    What the file asks for that `run` does not do yet, in file order: keys and values of `spec.NOT_RUN`.
+
+    Args:
+        only: Jobs that will run; what others ask for doesn't matter. Empty: all of them.
+
+    Raises:
+        UsageError: *only* names a job that the file has not.
+    """
+    places: list[Loc] = [(), ("health",)]
+    for name in job_file.chosen(only):
+        places += [("jobs", name), ("jobs", name, "rows")]
+    found = [finding for loc in places for finding in _not_run(job_file.document.value, loc)]
+    return sorted((job_file.document.problem(one) for one in found), key=lambda p: (p.line, p.column))
+
+
+def _not_run(value: JsonValue, loc: Loc) -> list[Finding]:
+    """What the mapping at *loc* of *value* has of `spec.NOT_RUN`."""
+    for part in loc:
+        value = value.get(part) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return []
+    keys = spec.NOT_RUN.get(place(loc), ())
+    found = [Finding((*loc, key), f"'{key}' {_CHECKED_ONLY}", at_key=True) for key in value if key in keys]
+    for key, item in value.items():
+        if isinstance(item, str) and item in spec.NOT_RUN.get(f"values of {place((*loc, key))}", ()):
+            found.append(Finding((*loc, key), f"{key} '{item}' {_CHECKED_ONLY}"))
+    return found
+
+
+_CHECKED_ONLY = "is checked, but 'run' does not support it yet"
+
+
 class _Check:
     """The checks of one file. Each notes problems and goes on."""
 
@@ -112,6 +143,7 @@ class _Check:
         self._overrides = overrides
         self._only = only
         self._required = required
+        self._compiler = Compiler(self.document, self.problems)
 
     def job_file(self) -> JobFile:
         """The job file, when nothing is wrong with it."""
@@ -124,6 +156,7 @@ class _Check:
                 self._endpoint(name, endpoint)
             for name, job in parts.jobs.items():
                 templates[name] = self._job(name, job)
+            self._costs(parts)
             self._environment(parts)
         if self.problems or parts is None:
             raise JobFileError([*self.problems, *self.warnings])
@@ -138,6 +171,8 @@ class _Check:
             endpoints=parts.endpoints,
             jobs=parts.jobs,
             outputs=parts.outputs,
+            health=parts.health,
+            thresholds=parts.thresholds,
             spec=parts,
             warnings=tuple(sorted(self.warnings, key=lambda p: (p.line, p.column))),
             templates=templates,
@@ -227,6 +262,19 @@ class _Check:
                 if not told.intersection(variables.unset(text, self._env)):
                     self._unset(text, ("endpoints", name, key))
                 told.update(variables.unset(text, self._env))
+        for name, job in parts.jobs.items():
+            if not self._only or name in self._only:
+                for loc, text in _secrets(("jobs", name), job):
+                    self._unset(text, loc)
+
+    def _costs(self, parts: JobFileSpec) -> None:
+        """A bound on money is worth nothing where it is not known what a second costs."""
+        if "cost" not in parts.thresholds:
+            return
+        for name in dict.fromkeys(job.endpoint for job in parts.jobs.values()):
+            endpoint = parts.endpoints.get(name)
+            if endpoint is not None and endpoint.cost_per_second is None:
+                self._add(("thresholds", "cost"), *limits.no_rate("thresholds", name), at_key=True)
 
     # Endpoints
 
@@ -265,10 +313,24 @@ class _Check:
             self._add(finding.loc, finding.message, finding.fix, warning=warning)
         self._rows(loc, job)
         self._input(loc, job)
-        scope = Known.of(self._raw("vars"), self._raw("jobs", name, "rows"))
-        return Templates(
-            self._templates((*loc, "input"), job.input, scope), self._where((*loc, "rows", "where"), job, scope)
-        )
+        for finding in artifact_paths.problems(loc, job, self._raw("jobs", name, "artifacts")):
+            self._add(finding.loc, finding.message, finding.fix)
+        self._passed_through(loc, job)
+        known = Known.of(self._raw("vars"), self._raw("jobs", name, "rows"))
+        return self._compiler.templates(loc, job, known)
+
+    def _passed_through(self, loc: Loc, job: Job) -> None:
+        """A webhook and an s3_config: what may be in them, no matter what their variables hold."""
+        if job.s3_config is not None and not variables.is_reference(job.s3_config.access_secret):
+            message = "a literal secret can't be part of a job file: whoever reads the file could use it"
+            self._add((*loc, "s3_config", "access_secret"), message, "write ${S3_SECRET}, and export S3_SECRET=…")
+        for at, text in _secrets(loc, job):
+            if not self._well_formed(text, at) or at[-1] not in ("webhook", "endpoint_url"):
+                continue
+            known = not variables.unset(text, self._env)
+            trouble = limits.url_problem(variables.resolve(text, self._env) if known else text)
+            if trouble:
+                self._add(at, *trouble)
 
     def _input(self, loc: Loc, job: Job) -> None:
         """RunPod drops an empty input on the way: the worker sees none, and the job fails after a retry."""
@@ -286,11 +348,11 @@ class _Check:
                 (*loc, "rows", "inline"), "'file' and 'inline' can't stand together", "keep one of the two", at_key=True
             )
         if rows.file is not None:
-            trouble = _data_file_problem(self.folder, rows.file)
+            trouble = data_file_problem(self.folder, rows.file)
             if trouble:
                 self._add((*loc, "rows", "file"), *trouble)
         if rows.file is None and rows.inline is None:
-            for key in ("where", "limit"):
+            for key in ("where", "shuffle", "limit"):
                 if getattr(rows, key) is not None:
                     self._add(
                         (*loc, "rows", key), f"'{key}' needs rows: there is neither 'file' nor 'inline'", at_key=True
@@ -298,56 +360,14 @@ class _Check:
         for finding, warning in matrix.problems((*loc, "rows"), rows):
             self._add(finding.loc, finding.message, finding.fix, at_key=finding.at_key, warning=warning)
 
-    # Templates
 
-    def _templates(self, loc: Loc, value: JsonValue, known: Known) -> Render:
-        def compile_text(text: str, at: Loc) -> Render:
-            return self._compile(at, text, known)
-
-        self._slips(loc, value)
-        return render.build(value, loc, compile_text)
-
-    def _slips(self, loc: Loc, value: JsonValue) -> None:
-        """``${{ x }}`` and ``${VAR}`` in an input: neither is what its author hopes for."""
-        if isinstance(value, dict | list):
-            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-                self._slips((*loc, key), item)
-        elif isinstance(value, str) and "${{" in value:
-            spot = self.document.spot(loc, r"\$\{\{")
-            finding = Finding(
-                loc, "'${{' is not a template", "write {{ x }}; for a dollar sign before a value write {{ '$' }}{{ x }}"
-            )
-            self.problems.append(self.document.problem(finding, column=spot))
-
-    def _compile(self, loc: Loc, text: str, known: Known, *, expression: bool = False) -> Render:
-        """*text* compiled, its names checked; what is wrong with it is noted."""
-        if "${{" in text and not expression:
-            return lambda _scope: None
-        compiled = None if expression else compile_lookups(text, loc)
-        if compiled is None:
-            from runner import template  # jinja2: 50 ms that a file without more than lookups needn't pay
-
-            try:
-                compiled = (template.compile_expression if expression else template.compile_text)(text, loc)
-            except template.TemplateProblem as problem:
-                spot = self.document.spot(loc, problem.pattern) if problem.pattern else None
-                self.problems.append(self.document.problem(Finding(loc, problem.message, problem.fix), column=spot))
-                return lambda _scope: None
-        for message, fix, pattern in known.problems(compiled.names, compiled.uses):
-            spot = self.document.spot(loc, pattern)
-            self.problems.append(self.document.problem(Finding(loc, message, fix), column=spot))
-        return compiled.render
-
-    def _where(self, loc: Loc, job: Job, known: Known) -> Render | None:
-        where = job.rows.where
-        if where is None:
-            return None
-        if where.lstrip().startswith("{{"):
-            self._add(
-                loc, "'where' is an expression, not a template", "write it without {{ }}, such as row.lang == 'en'"
-            )
-            return None
-        return self._compile(loc, where, known.rows_only(), expression=True)
+def _secrets(loc: Loc, job: Job) -> list[tuple[Loc, str]]:
+    """Texts of the job at *loc* that may refer to variables, each with its place."""
+    texts: list[tuple[Loc, str]] = [((*loc, "webhook"), job.webhook)] if job.webhook is not None else []
+    if job.s3_config is not None:
+        given = job.s3_config.model_dump(exclude_none=True)
+        texts += [((*loc, "s3_config", key), text) for key, text in given.items()]
+    return texts
 
 
 EMPTY_INPUT = "RunPod drops it, and the job fails after a retry"
@@ -358,30 +378,6 @@ _EMPTY_FIX = "give the handler at least one key, such as input: {run: true}"
 def empty(value: JsonValue) -> str:
     """An empty value as its author wrote it."""
     return {"dict": "{}", "list": "[]", "str": '""'}.get(type(value).__name__, found(value))
-
-
-def _data_file_problem(folder: Path, file: str) -> tuple[str, str | None] | None:
-    """What is wrong with a data file, as far as its name and its folder tell."""
-    if file == "-":
-        return "rows from stdin ('-') are not supported yet", None
-    if any(character in file for character in "*?["):
-        return "a glob in 'file' is not supported yet", "name one file"
-    suffix = Path(file).suffix.lower().lstrip(".")
-    if suffix in spec.NOT_YET["suffixes"]:
-        return f"a .{suffix} file is not supported yet", _KINDS_FIX
-    if suffix not in spec.DATA_KINDS:
-        return f"unknown kind of data file '{file}'", _KINDS_FIX
-    path = folder / file
-    if path.is_dir():
-        return f"'{file}' is a folder", "name a file in it"
-    if not path.exists():
-        return f"there is no file '{file}'", "paths start at the job file's folder"
-    if not os.access(path, os.R_OK):
-        return f"'{file}' can't be read", None
-    return None
-
-
-_KINDS_FIX = "known: " + ", ".join(f"'.{kind}'" for kind in spec.DATA_KINDS)
 
 
 def _overridden(name: str, declared: JsonValue, text: str) -> JsonValue:

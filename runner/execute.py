@@ -11,10 +11,18 @@ from pathlib import Path
 
 from runner import batch, results
 from runner.batch import Folder
-from runner.check import open_job_file
+from runner.check import not_run, open_job_file
 from runner.clock import Clock, SystemClock
 from runner.conduct import Conduct
-from runner.errors import EXIT_FAIL, EXIT_INTERRUPTED, EXIT_PASS, EXIT_REFUSED, EndpointRefused, UsageError
+from runner.errors import (
+    EXIT_FAIL,
+    EXIT_INTERRUPTED,
+    EXIT_PASS,
+    EXIT_REFUSED,
+    EndpointRefused,
+    JobFileError,
+    UsageError,
+)
 from runner.live import Live
 from runner.options import Options
 from runner.plan import make_plan
@@ -106,6 +114,8 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
     """
     clock = clock or SystemClock()
     job_file = open_job_file(options.file, overrides=options.overrides, only=options.only, env_required=True)
+    if problems := not_run(job_file, options.only):
+        raise JobFileError(problems)
     root = batch.outputs_root(job_file.path, dir_in_file=job_file.outputs.dir, output_dir=options.output_dir)
     root /= job_file.name
     batch.prepare(root)

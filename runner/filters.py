@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from runner import values
+from runner.files import FileText
 from runner.spec import found
 from runner.values import JsonValue
 
@@ -144,6 +145,8 @@ def form(text: str) -> None:
 
 def operate(budget: Budget, operator: str, left: Any, right: Any) -> None:
     """Pay for ``left operator right`` before it is done."""
+    alone(left)
+    alone(right)
     if operator == "**":
         _power(left, right)
     elif operator == "*":
@@ -191,6 +194,12 @@ def replaced(budget: Budget, text: str, old: str, new: str, count: int = -1) -> 
     return text.replace(old, new, count)
 
 
+def alone(value: Any) -> None:
+    """Refuse the content of a file inside a text: results could no longer name the file instead of its megabytes."""
+    if isinstance(value, FileText):
+        raise ValueError("a file's content is a value of its own: write {{ x | file_base64 }} or file_data_uri alone")
+
+
 def whole(value: Any) -> None:
     """Refuse a whole number that could not be written."""
     if isinstance(value, int) and value.bit_length() > MAX_BITS:
@@ -204,6 +213,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, dict | list | tuple):
         raise ValueError(f"{found(value)} inside a text: write | tojson or | join(', ')")
     whole(value)
+    alone(value)
     if isinstance(value, str | int | float) or hasattr(value, "_fail_with_undefined_error"):
         return str(value)  # an undefined value raises here, with its own words
     raise ValueError(f"{type(value).__name__} inside a text: write | join(', ')")

@@ -1,8 +1,8 @@
 """Know what a template may read, and say so when it reads something else."""
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from runner.wording import suggest
@@ -25,32 +25,47 @@ class Known:
     What a template sees: the keys of each name.
 
     None for a name that isn't there, an empty tuple of keys is a name without any; `ANY` one whose keys only the data
-    tells.
+    tells. *more* are names that are there once a run has settled.
     """
 
     row: tuple[str, ...] | None
     matrix: tuple[str, ...] | None
     vars: tuple[str, ...]
     has_repeat: bool = True
+    more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, vars: Any, rows: Any) -> "Known":
         """What the raw *vars* and *rows* of a file offer, valid or not: one mistake must not bring on others."""
-        rows = rows if isinstance(rows, dict) else {}
-        return cls(_columns(rows), _axes(rows), tuple(vars) if isinstance(vars, dict) else ())
+        constants = tuple(vars) if isinstance(vars, dict) else ()
+        if rows is not None and not isinstance(rows, dict):
+            return cls(ANY, ANY, constants)
+        return cls(_columns(rows or {}), _axes(rows or {}), constants)
 
     def rows_only(self) -> "Known":
         """What `where` sees, which comes before matrix and repeat."""
         return replace(self, matrix=None, has_repeat=False)
+
+    def for_success(self) -> "Known":
+        """What `success_when` sees: a remote job that is completed, and what it was run with."""
+        return replace(self, more=dict.fromkeys(_SETTLED, ANY))
+
+    def for_path(self) -> "Known":
+        """What an artifact's `path` sees: the run, but not what came of it."""
+        return replace(self, more={"run": ("index", "key")})
+
+    def for_artifact(self) -> "Known":
+        """What an artifact is made from."""
+        return replace(self, more={"run": ("index", "key"), "output": ANY})
 
     def problems(self, names: Iterable[str], uses: Iterable[Use]) -> Iterator[tuple[str, str | None, str]]:
         """Message, fix and a pattern that finds the spot, for every name and key that isn't there."""
         for name in sorted(names):
             trouble = self._name(name)
             if trouble:
-                yield (*trouble, rf"\{{[{{%](?:(?![}}%]\}}).)*?\b({re.escape(name)})\b|\b({re.escape(name)})\b")
+                yield (*trouble, _spot(re.escape(name)))
         for use in uses:
-            keys = {"row": self.row, "matrix": self.matrix, "vars": self.vars}.get(use.root)
+            keys = {"row": self.row, "matrix": self.matrix, "vars": self.vars, **self.more}.get(use.root)
             if keys is None or keys is ANY or use.key is None or use.guarded or use.key in keys:
                 continue
             message = f"{_NOUNS[use.root]} no '{use.key}'"
@@ -62,22 +77,35 @@ class Known:
             return ("the job has no rows", "give it rows.file or rows.inline") if self.row is None else None
         if name == "matrix" and self.has_repeat:
             return ("the job has no matrix", "give it rows.matrix") if self.matrix is None else None
-        if name == "vars" or (name == "repeat" and self.has_repeat):
+        if name == "vars" or (name == "repeat" and self.has_repeat) or name in self.more:
             return None
         homes = {"row": self.row or (), "matrix": self.matrix or (), "vars": self.vars}
         for home, keys in homes.items():
             if name in keys:
                 return f"unknown name '{name}'", f"did you mean '{home}.{name}'?"
+        if name in _LATER:
+            return f"unknown name '{name}'", _LATER[name]
         names = ["row", "matrix", "vars", "repeat"] if self.has_repeat else ["row", "vars"]
-        return f"unknown name '{name}'", suggest(name, names)
+        return f"unknown name '{name}'", suggest(name, [*names, *self.more])
+
+
+def _spot(name: str) -> str:
+    """A pattern for *name* inside a template, else anywhere; never for a key of that name."""
+    alone = rf"(?<![\w.])({name})\b"
+    return rf"\{{[{{%](?:(?![}}%]\}}).)*?{alone}|{alone}"
 
 
 ANY = ("*",)
-_NOUNS = {"row": "the rows have", "matrix": "the matrix has", "vars": "the vars have"}
+_SETTLED = ("output", "status", "execution_time_ms", "delay_time_ms")
+_LATER = {
+    "output": "a run's output is there in success_when and in artifacts only",
+    "run": "run.index and run.key are there in artifacts only",
+}
+_NOUNS = {"row": "the rows have", "matrix": "the matrix has", "vars": "the vars have", "run": "a run has"}
 
 
 def _columns(rows: dict[str, Any]) -> tuple[str, ...] | None:
-    if "file" in rows:
+    if "file" in rows or "job" in rows:
         return ANY
     inline = rows.get("inline")
     if inline is None:

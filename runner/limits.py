@@ -12,8 +12,10 @@ Trouble = tuple[str, str | None]
 
 EXECUTION_TIMEOUT_S = (5.0, 7 * 86_400.0)
 TTL_S = (10.0, 7 * 86_400.0)
+POLL_S = (0.05, 300.0)
 _ENDPOINT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _BASE_URL = re.compile(r"(https?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(/[\w./~-]*)?")
+_URL = re.compile(r"(https?://[^\s/?#@]+|\$\{)[^\s]*", re.IGNORECASE)
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
 
 
@@ -27,6 +29,28 @@ def problems(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[tuple[Fi
             f"'wait_initial' ({duration(retry.wait_initial_s)}) is above 'wait_max' ({duration(retry.wait_max_s)})"
         )
         yield Finding((*loc, "retry"), message, at_key=True), False
+    yield from ((finding, False) for finding in _poll(loc, job))
+    if job.stop_when.cost_usd is not None and endpoint is not None and endpoint.cost_per_second is None:
+        yield Finding((*loc, "stop_when", "cost"), *no_rate("stop_when", job.endpoint), at_key=True), False
+
+
+def no_rate(where: str, endpoint: str) -> Trouble:
+    """What is wrong with a bound on the cost in *where*: of *endpoint* it is not known what a second costs."""
+    message = f"'cost' in '{where}' needs to know what a second on '{endpoint}' costs"
+    return message, f"give endpoint '{endpoint}' its cost_per_second, in USD"
+
+
+def _poll(loc: Loc, job: Job) -> Iterator[Finding]:
+    shortest, longest = job.poll.min_s, job.poll.max_s
+    low, high = POLL_S
+    if shortest < low:
+        yield Finding((*loc, "poll", "min"), f"looks are at least {duration(low)} apart, found {duration(shortest)}")
+    if longest > high:
+        message = f"looks are at most {duration(high)} apart, found {duration(longest)}: results are soon gone"
+        yield Finding((*loc, "poll", "max"), message)
+    if shortest > longest:
+        message = f"'min' ({duration(shortest)}) is above 'max' ({duration(longest)})"
+        yield Finding((*loc, "poll"), message, at_key=True)
 
 
 def _policy(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[Finding]:
@@ -86,3 +110,10 @@ def base_url_problem(text: str) -> Trouble | None:
     if match[1] == "http" and not _LOOPBACK.fullmatch(match[2]):
         return "http:// would send the key in the clear: it is for loopback only", "write https://"
     return None
+
+
+def url_problem(text: str) -> Trouble | None:
+    """What is wrong with the URL of a webhook or a bucket. It may be a secret: no message shows it."""
+    if _URL.fullmatch(text):
+        return None
+    return "expected an http or https URL, or a reference to one", "write https://…, or ${VAR} for a secret one"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 # YAML's line breaks, not Python's: str.splitlines() knows more of them, and lines would be miscounted.
 BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _SECRET_LINE = re.compile(
-    r"""(?P<before>(?:api_?key|token|secret|password|webhook)["']?\s*:)(?P<value>.*)""", re.IGNORECASE
+    r"""(?P<before>(?:api_?key|access_id|token|secret|password|webhook)["']?\s*:)(?P<value>.*)""", re.IGNORECASE
 )
 REFERENCE = re.compile(r"""\s*["']?\$\{\w+\}["']?\s*([,}#].*)?""")
 _RUNPOD_KEY = re.compile(r"\brpa_\w+", re.IGNORECASE)

@@ -152,13 +152,19 @@ def _decode(path: Path, data: bytes) -> str:
         line, column = position(data[: error.start].decode("utf-8-sig", "replace"), error.start)
         fix = "save the file as UTF-8"
         raise JobFileError([Problem(str(path), line, column, "expected UTF-8 text", fix)]) from None
+    try:
+        _printable(text)
+    except Fault as fault:
+        raise JobFileError([_shown(str(path), masked(text), fault)]) from None
+    return text
+
+
+def _printable(text: str) -> None:
+    """Refuse what YAML doesn't allow: the parser would, without saying where."""
     odd = _UNPRINTABLE.search(text)
-    if odd is None:
-        return text
-    line, column = position(text, odd.start())
-    message = f"character U+{ord(odd[0]):04X} can't be part of a YAML file"
-    fault = Fault(line, column, message, 'write it as an escape in double quotes, such as "\\u0007"')
-    raise JobFileError([_shown(str(path), masked(text), fault)])
+    if odd is not None:
+        message = f"character U+{ord(odd[0]):04X} can't be part of a YAML file"
+        raise Fault(*position(text, odd.start()), message, 'write it as an escape in double quotes, such as "\\u0007"')
 
 
 def _shown(file: str, lines: Sequence[str], fault: Fault) -> Problem:
@@ -167,21 +173,45 @@ def _shown(file: str, lines: Sequence[str], fault: Fault) -> Problem:
 
 
 def _mask_secrets(root: yaml.Node, lines: list[str]) -> None:
-    """Mask values of ``api_key`` that stand on lines of their own, which `_masked` can't know."""
-    if not isinstance(root, yaml.MappingNode):
-        return
-    for endpoint in _children(descend(root, ("endpoints",))):
-        node = descend(endpoint, ("api_key",))
-        if isinstance(node, yaml.ScalarNode) and not REFERENCE.fullmatch(node.value):
+    """Mask secret values that stand on lines of their own, which `masked` can't know."""
+    for node in _secrets(root):
+        if isinstance(node, yaml.SequenceNode) or (
+            isinstance(node, yaml.ScalarNode) and not REFERENCE.fullmatch(node.value)
+        ):
             for number in range(node.start_mark.line, min(node.end_mark.line + 1, len(lines))):
                 start = node.start_mark.column if number == node.start_mark.line else 0
                 end = node.end_mark.column if number == node.end_mark.line else len(lines[number])
                 lines[number] = lines[number][:start] + stars(lines[number][start:end]) + lines[number][end:]
 
 
+def _secrets(root: yaml.Node) -> Iterator[yaml.Node | None]:
+    """Every node whose value is secret, or may be."""
+    for endpoint in _children(descend(root, ("endpoints",))):
+        yield descend(endpoint, ("api_key",))
+    for job in _children(descend(root, ("jobs",))):
+        for loc in (("webhook",), ("s3_config",), ("s3_config", "access_id"), ("s3_config", "access_secret")):
+            yield descend(job, loc)
+
+
 def _children(node: yaml.Node | None) -> Iterator[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         yield from (value for _, value in node.value)
+
+
+def read_list(text: str) -> tuple[list[tuple[int, int, JsonValue]], list[Fault]]:
+    """
+    The entries of a YAML list, read by the rules of job files, each with its line and column; and what is wrong.
+
+    Raises:
+        Fault: *text* can't be read as YAML at all, or is no list.
+    """
+    _printable(text)
+    root = _compose(text)
+    if not isinstance(root, yaml.SequenceNode):
+        raise _at(root, "expected a list of mappings", "write '- ' before each")
+    reader = _Reader(text)
+    items = [(node.start_mark.line + 1, node.start_mark.column + 1, reader.value(node, 1)) for node in root.value]
+    return items, reader.faults
 
 
 def _compose(text: str) -> yaml.Node:

@@ -5,16 +5,19 @@ Planning reads the data twice. The first pass counts and digests, so that a bad 
 anything is sent; the second hands out runs one at a time, in constant memory, and refuses a file that has changed.
 """
 
+import itertools
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from pathlib import Path
 
-from runner import matrix, render, values
+from runner import artifact_paths, matrix, render, values
 from runner.check import EMPTY_INPUT, JobFile, Templates, empty
 from runner.errors import JobFileError, Problem, UsageError
+from runner.inputs import shuffle
 from runner.inputs.base import BadRow, Report
-from runner.inputs.source import DataFile, Inline, InputFile
+from runner.inputs.source import Inline, InputFile, Source, source_of
 from runner.render import RenderError
 from runner.runs import Occurrences as Occurrences
 from runner.runs import Run as Run
@@ -45,10 +48,16 @@ class JobPlan:
     name: str
     job: Job
     runs: int
-    _source: DataFile | Inline
+    _source: Source
     _templates: Templates
     _vars: JsonObject
     _combinations: Sequence[JsonObject | None]
+    _shuffled: shuffle.Spool | None = None
+
+    @property
+    def files(self) -> Sequence[InputFile]:
+        """The data files it reads."""
+        return self._source.files
 
     def expand(self, occurrences: Occurrences) -> Iterator[Run]:
         """
@@ -65,8 +74,7 @@ class JobPlan:
                 yield self._run(index, row_, combination, repeat, occurrences)
                 index += 1
                 if index == self.runs:
-                    if isinstance(self._source, DataFile):
-                        self._source.verify()
+                    self._source.verify()
                     return
         if index < self.runs:
             raise UsageError(f"job '{self.name}' has {index} runs, planned were {self.runs}", fix="start again")
@@ -102,22 +110,29 @@ class JobPlan:
             raise RenderError(("jobs", self.name, "input"), f"an empty input, {shown}, never arrives: {EMPTY_INPUT}")
         return rendered
 
-    def _kept(self, report: Report, *, drain: bool = False) -> Iterator[JsonObject | None]:
+    def _kept(self, report: Report) -> Iterator[JsonObject | None]:
         """
-        Rows after `where` and `limit`. *drain* reads on after the limit, to see the whole file.
+        Rows after `where`, `shuffle` and `limit`, in order.
 
         Raises:
             RenderError: `where` fails on a row, or is neither true nor false there.
         """
-        kept, limit = 0, self.job.rows.limit
-        for number, row in enumerate(self._source.rows(report), 1):
-            if limit is not None and kept == limit:
-                if drain:
-                    continue
-                return
-            if self._templates.where is None or self._keeps(row, number):
+        if self._shuffled is not None:
+            return self._shuffled.rows()
+        limit = self.job.rows.limit
+        return itertools.islice((row for _, row in self._matching(report, limit)), limit)
+
+    def _matching(self, report: Report, most: int | None) -> Iterator[tuple[int, JsonObject | None]]:
+        """
+        Rows that `where` keeps, each with its number in the source, from 0; at most *most* of them.
+
+        Whoever draws them to the end has read all of the source.
+        """
+        kept = 0
+        for number, row in enumerate(self._source.rows(report)):
+            if kept != most and (self._templates.where is None or self._keeps(row, number + 1)):
                 kept += 1
-                yield row
+                yield number, row
 
     def _keeps(self, row: JsonObject | None, number: int) -> bool:
         """Whether `where` keeps *row*."""
@@ -143,9 +158,22 @@ class JobPlan:
                 return None
         return None
 
-    def counted(self, report: Report) -> int:
-        """Rows that are kept; reads the whole of a data file, so that it is digested."""
-        return sum(1 for _ in self._kept(report, drain=True))
+    def chosen(self, report: Report) -> "tuple[int, array[int] | None]":
+        """
+        How many rows there are to run, and their numbers when they are shuffled.
+
+        Reads the whole of every data file, so that it is digested.
+        """
+        limit, seed = self.job.rows.limit, self.job.rows.shuffle
+        if seed is None:
+            return sum(1 for _ in self._matching(report, limit)), None
+        order = shuffle.order((number for number, _ in self._matching(report, None)), seed, limit)
+        return len(order), order
+
+    def with_rows(self, rows: int, order: "array[int] | None") -> "JobPlan":
+        """This plan, of *rows*; those in *order* are read once more, and kept aside."""
+        shuffled = None if order is None else shuffle.Spool(self._source.rows(_raise), order)
+        return replace(self, runs=rows * len(self._combinations) * self.job.rows.repeat, _shuffled=shuffled)
 
 
 def _raise(row: BadRow) -> None:
@@ -162,10 +190,15 @@ def _key(job: str, keyed: JsonValue, occurrences: Occurrences) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job file expands to: its chosen jobs in file order, and the data files they read."""
+    """
+    What a job file expands to: its chosen jobs in file order, and the data files they read.
+
+    *notes* are warnings: of jobs whose rows come from stdin, which was not read. They count no run.
+    """
 
     jobs: dict[str, JobPlan]
     inputs: tuple[InputFile, ...]
+    notes: tuple[Problem, ...] = ()
 
     @property
     def total(self) -> int:
@@ -173,42 +206,50 @@ class Plan:
         return sum(job.runs for job in self.jobs.values())
 
 
-def make_plan(job_file: JobFile, *, only: Sequence[str] = (), limit: int | None = None) -> Plan:
+def make_plan(
+    job_file: JobFile, *, only: Sequence[str] = (), limit: int | None = None, stdin: Path | None = None
+) -> Plan:
     """
     Count the runs of the chosen jobs, and read their data once.
 
     Args:
         only: Jobs to plan; empty: all.
         limit: At most this many runs of each job.
+        stdin: A file with what stdin gave, for jobs whose `rows.file` is ``-``. None: they are only noted.
 
     Raises:
         JobFileError: data can't be read, `where` fails on a row, or a job's first run can't be rendered.
         UsageError: *only* names a job that the file has not.
     """
     problems: list[Problem] = []
+    notes: list[Problem] = []
     jobs: dict[str, JobPlan] = {}
-    files: dict[Any, InputFile] = {}
+    files: dict[Path, InputFile] = {}
     for name in job_file.chosen(only):
+        source = source_of(job_file.jobs[name].rows, job_file.folder, stdin)
+        if source is None:
+            loc = ("jobs", name, "rows", "file")
+            notes.append(job_file.problem(loc, "rows from stdin are not checked", warning=True))
         try:
-            job = _plan_job(job_file, name, limit)
+            jobs[name] = _plan_job(job_file, name, limit, source or Inline([]))
         except JobFileError as error:
             problems += error.problems
             continue
-        jobs[name] = job
-        if isinstance(job._source, DataFile) and job._source.file is not None:
-            files[job._source.path] = job._source.file
+        files |= {file.path: file for file in jobs[name].files}
     if problems:
         raise JobFileError(problems)
-    return Plan(jobs, tuple(files.values()))
+    return Plan(jobs, tuple(files.values()), tuple(notes))
 
 
-def _plan_job(job_file: JobFile, name: str, limit: int | None) -> JobPlan:
+def _plan_job(job_file: JobFile, name: str, limit: int | None, source: Source) -> JobPlan:
     job = job_file.jobs[name]
-    source = DataFile(job_file.folder / job.rows.file) if job.rows.file else Inline(job.rows.inline)
     combinations = matrix.combinations(job.rows) if job.rows.matrix or job.rows.include else [None]
     plan = JobPlan(name, job, 0, source, job_file.templates[name], job_file.vars, combinations)
-    runs = _count(job_file, plan) * len(combinations) * job.rows.repeat
-    plan = replace(plan, runs=runs if limit is None else min(runs, limit))
+    plan = _counted(job_file, plan)
+    shared = [job_file.document.problem(one) for one in artifact_paths.shared(("jobs", name), job, plan.runs)]
+    if shared:
+        raise JobFileError(shared)
+    plan = replace(plan, runs=plan.runs if limit is None else min(plan.runs, limit))
     trouble = plan.first_trouble()
     if trouble is not None:
         message = f"the first run of job '{name}' can't be rendered: {trouble.message}"
@@ -216,8 +257,8 @@ def _plan_job(job_file: JobFile, name: str, limit: int | None) -> JobPlan:
     return plan
 
 
-def _count(job_file: JobFile, plan: JobPlan) -> int:
-    """Rows of *plan*; every bad one of its data file is a problem."""
+def _counted(job_file: JobFile, plan: JobPlan) -> JobPlan:
+    """*plan* with its runs; every bad row of its data files is a problem."""
     bad: list[BadRow] = []
 
     def report(row: BadRow) -> None:
@@ -225,9 +266,9 @@ def _count(job_file: JobFile, plan: JobPlan) -> int:
             raise _Enough
         bad.append(row)
 
-    rows = 0
     try:
-        rows = plan.counted(report)
+        rows, order = plan.chosen(report)
+        plan = plan if bad else plan.with_rows(rows, order)
     except _Enough:
         pass
     except BadRow as row:
@@ -236,11 +277,10 @@ def _count(job_file: JobFile, plan: JobPlan) -> int:
         raise JobFileError([job_file.problem(error.loc, error.message)]) from None
     except OSError as error:
         loc = ("jobs", plan.name, "rows", "file")
-        raise JobFileError([job_file.problem(loc, f"can't be read: {error.strerror}")]) from None
+        raise JobFileError([job_file.problem(loc, f"can't be read: {error.strerror or error}")]) from None
     if bad:
-        file = str(job_file.folder / (plan.job.rows.file or ""))
-        raise JobFileError([Problem(file, r.line, r.column, r.message, r.fix, r.source) for r in bad])
-    return rows
+        raise JobFileError([Problem(r.file or "", r.line, r.column, r.message, r.fix, r.source) for r in bad])
+    return plan
 
 
 class _Enough(Exception):

@@ -14,7 +14,7 @@ from runner.values import JsonValue
 from runner.wording import Loc
 
 Scope = dict[str, Any]
-"""What a template sees: row, matrix, vars, repeat."""
+"""What a template sees: row, matrix, vars, repeat; run and output once there are such."""
 
 Render = Callable[[Scope], JsonValue]
 
@@ -107,8 +107,8 @@ def lookup(path: tuple[str, ...]) -> Render:
     return get
 
 
-def quick_value(path: tuple[str, ...], otherwise: Render) -> Render:
-    """What renders a lone ``{{ path }}``."""
+def quick_value(path: tuple[str, ...], otherwise: Render, *, shared: bool = False) -> Render:
+    """What renders a lone ``{{ path }}``. *shared*: its value may be handed on as it is, lists and mappings too."""
     get = lookup(path)
 
     def render(scope: Scope) -> JsonValue:
@@ -117,7 +117,8 @@ def quick_value(path: tuple[str, ...], otherwise: Render) -> Render:
         except (KeyError, TypeError, IndexError):
             return otherwise(scope)
         kind = type(value)
-        return value if kind is str or kind is int or kind is bool or value is None else otherwise(scope)
+        plain = kind is str or kind is int or kind is bool or value is None
+        return value if plain or shared else otherwise(scope)
 
     return render
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 
+from runner import files
 from runner.clock import iso
 from runner.events import Accepted, Ending, Settled
 from runner.runs import Run
@@ -37,7 +38,7 @@ def line(
         "row": run.row,
         "matrix": run.matrix,
         "repeat": run.repeat,
-        "input": run.input,
+        "input": files.shown(run.input),
     }
     if ending is not None and ending.output is not MISSING:
         shown["output"] = ending.output

@@ -21,7 +21,8 @@ class Run:
 
     *key* is 32 hex digits, the same for the same job name and input in every batch, on every machine. *index* is the
     position in the job's plan, from 0. *input* is what the handler gets; None when *problem* says why the row could
-    not be rendered. No two runs share a list or a mapping.
+    not be rendered. No two runs share a list or a mapping. A text in *input* that is the content of a local file is a
+    `runner.files.FileText`, equal to that text; `runner.files.shown` gives the input as results have it.
     """
 
     job: str

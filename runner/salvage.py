@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from runner import wording
-from runner.spec import JobFileSpec
+from runner.spec import UNREAD, JobFileSpec
 from runner.values import JsonObject, JsonValue
 from runner.wording import Finding, Loc
 
@@ -19,7 +19,7 @@ def validate(value: JsonObject) -> tuple[list[Finding], JobFileSpec | None]:
     found = wording.findings(errors)
     for _ in range(6):  # a job without its endpoint goes whole, then perhaps `jobs`: no path is deeper
         for loc in sorted({_removable(error) for error in errors}, key=_by_position, reverse=True):
-            stand_in = _STAND_INS.get(wording.place(loc))
+            stand_in = _stand_in(loc)
             value = _without(value, loc) if stand_in is None else _with(value, loc, stand_in)
         try:
             return found, JobFileSpec.model_validate(value)
@@ -34,8 +34,19 @@ _STAND_INS: dict[str, JsonValue] = {
     "endpoints": {"x": {"id": "x"}},
     "jobs": {"x": {"endpoint": "", "input": "x"}},
     "jobs.*.endpoint": "",
+    "jobs.*.artifacts.path": UNREAD,
 }
 """What stands for a part that nothing can do without."""
+
+_ARTIFACT: JsonValue = {"path": UNREAD, "text": ""}
+
+
+def _stand_in(loc: Loc) -> JsonValue:
+    """What stands for the part at *loc*, None where it can be left out."""
+    place = wording.place(loc)
+    if place == "jobs.*.artifacts":  # the places of later artifacts go by position
+        return _ARTIFACT if isinstance(loc[-1], int) else None
+    return _STAND_INS.get(place)
 
 
 def _by_position(loc: Loc) -> tuple[str, ...]:
@@ -64,8 +75,11 @@ def _without(value: JsonValue, loc: Loc) -> JsonValue:
 
 
 def _with(value: JsonValue, loc: Loc, part: JsonValue) -> JsonValue:
-    """*value* with *part* at *loc*; the mappings on the way are copied."""
+    """*value* with *part* at *loc*; what is on the way is copied."""
     if not loc:
         return part
-    inner = value.get(loc[0]) if isinstance(value, dict) else None
-    return (value if isinstance(value, dict) else {}) | {loc[0]: _with(inner, loc[1:], part)}
+    first = loc[0]
+    if isinstance(value, list) and isinstance(first, int):
+        return [_with(item, loc[1:], part) if number == first else item for number, item in enumerate(value)]
+    inner = value.get(first) if isinstance(value, dict) else None
+    return (value if isinstance(value, dict) else {}) | {first: _with(inner, loc[1:], part)}

@@ -56,6 +56,10 @@ _COMPLAINTS = (
     ("block sequence entries are not allowed", "a list can't start here", "start it on a line of its own"),
     ("found undefined alias", "this alias has no anchor before it", "write &name at the value it repeats"),
     ("found duplicate anchor", "this anchor is there twice", "rename one of the two"),
+    ("did not find expected comment or line break", "a text can't start with '>' or '|'", "put it in quotes"),
+    ("expected chomping or indentation", "a text can't start with '>' or '|'", "put it in quotes"),
+    ("found invalid Unicode", "this escape is half a character", "write the character itself, or \\U and 8 digits"),
+    ("found a tab character", "a tab can't indent YAML", "use spaces"),
     ("found unknown escape character", "this escape is not known", "write \\\\ for a backslash, or use single quotes"),
     ("undefined tag handle", "tags are not supported", "quote a text that starts with '!'"),
 )
@@ -76,7 +80,8 @@ def _slip(source: Sequence[str], line: int, column: int) -> Fault | None:
             if shown.startswith("${{", dollar):
                 return Fault(number, dollar + 1, "'${{' is not a template", 'write "{{ x }}", in quotes')
             end = shown.find("}", dollar) + 1 or len(shown)
-            fix = f'write "{shown[dollar:end]}"'
+            reference = re.sub(":-.*", ":-…}", shown[dollar:end])  # a default may be the secret itself
+            fix = f'write "{reference}"'
             return Fault(number, dollar + 1, "a reference inside { } must be quoted", fix)
     return None
 

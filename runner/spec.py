@@ -7,11 +7,23 @@ unit matters carries it in its name and is written without it: ``execution_timeo
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainSerializer, PlainValidator, Tag, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Tag,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
-from runner import units
-from runner.states import RETRYABLE, Outcome
+from runner import thresholds
+from runner.scalars import Duration, RateLimit, RetryOutcome, RunLimit, Usd, Wait, mistake
+from runner.scalars import found as found
+from runner.states import Outcome
+from runner.thresholds import BadThreshold, Threshold
 from runner.units import Rate
 from runner.values import JsonObject, JsonValue
 
@@ -21,83 +33,34 @@ NAME = r"^[a-z0-9][a-z0-9._-]*$"
 LABEL = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 """Names of jobs and endpoints: they end up in URLs and file names."""
 
-LONGEST_S = 365 * 86_400.0
-
-DATA_KINDS = ("csv", "tsv", "jsonl")
-"""Kinds of data files that `rows.file` reads, by suffix."""
+DATA_KINDS = ("csv", "tsv", "jsonl", "json", "yaml", "yml")
+"""Kinds of data files that `rows.file` reads, by suffix; ``.gz`` may follow."""
 
 NOT_YET: dict[str, tuple[str, ...]] = {
-    "": ("health", "thresholds", "defaults"),
+    "": ("defaults",),
     "endpoints.*": ("command", "external", "defaults"),
-    "jobs.*": ("webhook", "s3_config", "success_when", "needs", "stop_when", "artifacts", "poll"),
-    "jobs.*.rows": ("shuffle", "job"),
-    "values of jobs.*.mode": ("sync", "stream"),
+    "jobs.*": ("needs", "when"),
+    "jobs.*.rows": ("job",),
     "values of outputs.results": ("parquet", "csv"),
-    "suffixes": ("json", "yaml", "yml", "parquet", "gz"),
-    "filters": ("file_base64", "file_data_uri"),
+    "suffixes": ("parquet", "arrow", "feather", "xlsx", "zst", "bz2", "xz", "zip"),
 }
 """What the contract has and this version refuses as "not supported yet", by the place where it is written."""
 
-
-def found(value: object) -> str:
-    """*value* as a message names it: its kind, and the value itself where it is short."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f"'{value}'" if len(value) <= 60 else f"'{value[:57]}…'"
-    if isinstance(value, int | float):
-        return str(value)[:60]
-    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else type(value).__name__
-
-
-def _mistake(message: str, fix: str | None = None) -> PydanticCustomError:
-    """A problem in our own words; `runner.wording` hands them on as they are."""
-    return PydanticCustomError("mistake", "{message}", {"message": message, "fix": fix})
-
-
-def _wait(value: object) -> float:
-    """Seconds in a duration, zero allowed."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise _mistake(f"a duration needs a unit, found {found(value)}", f"write {found(value)}s")
-    if not isinstance(value, str):
-        raise _mistake(f"expected a duration, found {found(value)}", "write a number and a unit, such as 30s")
-    try:
-        seconds = units.duration_s(value)
-    except ValueError:
-        raise _mistake(f"expected a duration, found {found(value)}", "write 500ms, 90s, 5m, 2h or 1d") from None
-    if seconds > LONGEST_S:
-        raise _mistake(f"a duration is at most 365d, found {found(value)}")
-    return seconds
-
-
-def _duration(value: object) -> float:
-    """Seconds in a duration above zero."""
-    seconds = _wait(value)
-    if seconds <= 0:
-        raise _mistake(f"a duration must be above zero, found {found(value)}")
-    return seconds
-
-
-def _rate(value: object) -> Rate:
-    try:
-        return units.rate(value) if isinstance(value, str) else units.rate("")
-    except ValueError:
-        raise _mistake(f"expected a rate, found {found(value)}", "write a count and a duration: 950/10s") from None
+NOT_RUN: dict[str, tuple[str, ...]] = {
+    "": ("thresholds",),
+    "health": ("every", "wait", "require"),
+    "jobs.*": ("success_when", "artifacts", "stop_when", "poll", "webhook", "s3_config"),
+    "values of jobs.*.mode": ("sync", "stream"),
+    "values of jobs.*.rows.file": ("-",),
+}
+"""What is valid and checked, and `run` does not act on yet, by the place where it is written; see `check.not_run`."""
 
 
 def _version(value: object) -> int:
     # `Literal[1]` would take `true` and `1.0`: both equal 1 in Python.
     if type(value) is not int or value != 1:
-        raise _mistake(f"expected version 1, found {found(value)}", "write version: 1")
+        raise mistake(f"expected version 1, found {found(value)}", "write version: 1")
     return value
-
-
-def _outcome(value: object) -> Outcome:
-    if isinstance(value, str) and value in RETRYABLE:
-        return Outcome(value)
-    raise PydanticCustomError("choice", "unknown outcome", {"noun": "outcome", "choices": sorted(RETRYABLE)})
 
 
 def _endpoint_kind(value: object) -> str:
@@ -111,23 +74,6 @@ def _endpoint_kind(value: object) -> str:
 REMOTE, LOCAL = "<remote>", "<local>"
 """Union tags, which pydantic puts into the paths of errors; no key of a job file looks like them."""
 
-_DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*$"})
-# Serializers give users' words back: for the manifest, and for defaults in the JSON Schema.
-_IN_WORDS = PlainSerializer(units.duration, return_type=str)
-Duration = Annotated[float, PlainValidator(_duration), _IN_WORDS, _DURATION_SCHEMA]
-Wait = Annotated[float, PlainValidator(_wait), _IN_WORDS, _DURATION_SCHEMA]
-RateLimit = Annotated[
-    Rate,
-    PlainValidator(_rate),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^\s*\d+\s*/\s*\d*(\.\d+)?\s*(ms|s|m|h|d)\s*$"}),
-]
-RetryOutcome = Annotated[
-    Outcome,
-    PlainValidator(_outcome),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"enum": sorted(RETRYABLE)}),
-]
 Version = Annotated[int, PlainValidator(_version), WithJsonSchema({"const": 1})]
 Count = Annotated[int, Field(ge=1)]
 Label = Annotated[str, Field(pattern=LABEL, max_length=64)]
@@ -138,6 +84,33 @@ class Spec(BaseModel):
     """What every part of a job file is: frozen, strict, closed."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
+
+
+def _threshold(value: object, info: ValidationInfo) -> Threshold:
+    """The threshold for the metric that the field is named after."""
+    metric = str(info.field_name)
+    if not isinstance(value, str):
+        raise mistake(f"expected a text, found {found(value)}", f'write "{thresholds.example(metric)}"')
+    try:
+        return thresholds.parse(metric, value)
+    except BadThreshold as bad:
+        raise mistake(bad.message, bad.fix) from None
+
+
+def _bounded(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": rf"^\s*{pattern}\s*$"})
+
+
+_COMPARISON = r"(<=?|>=?|==)"
+CountThreshold = Annotated[
+    Threshold, PlainValidator(_threshold), _bounded(_COMPARISON + r"\s*(\d+|\d*\.\d+|\d+\.|\d+(\.\d+)?\s*%)")
+]
+TimeThreshold = Annotated[
+    Threshold,
+    PlainValidator(_threshold),
+    _bounded(rf"({'|'.join(thresholds.STATISTICS)})\s*{_COMPARISON}\s*\d+(\.\d+)?\s*(ms|s|m|h|d)"),
+]
+CostThreshold = Annotated[Threshold, PlainValidator(_threshold), _bounded(_COMPARISON + r"\s*\d{1,12}(\.\d+)?\s*USD")]
 
 
 class RateLimits(Spec):
@@ -201,13 +174,22 @@ class Rows(Spec):
     """What a job is run with: rows x matrix x repeat. All optional; without any there is one run."""
 
     file: str | None = Field(
-        default=None, min_length=1, description="A data file: csv, tsv or jsonl, from the job file's folder."
+        default=None,
+        min_length=1,
+        description="A data file below or beside the job file: csv, tsv, jsonl, json, yaml, also .gz; a glob of such "
+        "files, read in the order of their names; or `-`: jsonl from stdin.",
+        examples=["data/prompts.csv", "data/*.jsonl.gz", "-"],
     )
     inline: list[JsonObject] | None = Field(default=None, min_length=1, description="The rows themselves.")
     where: str | None = Field(
         default=None, min_length=1, description="An expression over row and vars; true keeps the row."
     )
-    limit: Count | None = Field(default=None, description="Keep the first rows only, counted after `where`.")
+    shuffle: int | None = Field(
+        default=None, description="A seed: the kept rows come in an order of its own, the same on every machine."
+    )
+    limit: Count | None = Field(
+        default=None, description="Keep the first rows only, counted after `where` and `shuffle`."
+    )
     matrix: dict[str, Annotated[list[JsonValue], Field(min_length=1)]] | None = Field(
         default=None, min_length=1, description="Values to combine: every row is run with every combination."
     )
@@ -270,20 +252,146 @@ class Retry(Spec):
     )
 
 
+class S3Config(Spec):
+    """A bucket for the worker, passed through to it. Of use only when the worker's code reads it."""
+
+    access_id: str = Field(min_length=1, description="The id of the access key.", examples=["${S3_ACCESS_ID}"])
+    access_secret: str = Field(description="A reference to the secret, never the secret itself.")
+    bucket_name: str = Field(min_length=1, description="The bucket.")
+    endpoint_url: str = Field(min_length=1, description="Where the bucket is.")
+    object_path: str | None = Field(default=None, min_length=1, description="Where in the bucket.")
+
+
+class Poll(Spec):
+    """How often a job is looked at. The rate limits hold all the same."""
+
+    min_s: Duration = Field(
+        default=0.25,
+        alias="min",
+        json_schema_extra={"default": "250ms"},
+        description="Shortest time between two looks, at least 50ms.",
+    )
+    max_s: Duration = Field(
+        default=300.0,
+        alias="max",
+        json_schema_extra={"default": "5m"},
+        description="Longest time between two looks, at most 5m: results are kept for 30 minutes only.",
+    )
+
+
+class StopWhen(Spec):
+    """When to start nothing more: what runs is settled, the rest is skipped, and the verdict is stopped."""
+
+    failed: RunLimit | None = Field(
+        default=None, description="So many failed runs, or such a percentage of the plan.", examples=["10%", 20]
+    )
+    cost_usd: Usd | None = Field(
+        default=None,
+        alias="cost",
+        description="So much spent on execution, a lower bound of the bill.",
+        examples=["5.00 USD"],
+    )
+
+    @property
+    def failed_count(self) -> int | None:
+        """Failed runs that stop the job; None when there is no limit, or it is a share."""
+        return self.failed.count if self.failed else None
+
+    @property
+    def failed_share(self) -> float | None:
+        """The share of the plan, above 0 to 1, that stops the job when it has failed; None when there is no such."""
+        return self.failed.share if self.failed else None
+
+
+ARTIFACT_KINDS = ("base64", "data_uri", "url", "text", "json")
+"""What an artifact can be made from: one key each, of which every artifact has exactly one."""
+
+
+UNREAD = "\ufffc"
+"""Stands for an artifact's path that could not be read, so that the rest of the artifact is checked."""
+
+
+class Artifact(Spec):
+    """A file made of a run's output. Exactly one of base64, data_uri, url, text and json says of which part."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [kind]} for kind in ARTIFACT_KINDS]})
+
+    path: str = Field(
+        min_length=1,
+        description="A template: where it goes, below the batch's `artifacts`. It sees run.index, run.key, row, "
+        "matrix, repeat and vars.",
+        examples=["images/{{ run.index }}.png"],
+    )
+    base64: str | None = Field(
+        default=None, description="A template for a text in base64.", examples=["{{ output.image }}"]
+    )
+    data_uri: str | None = Field(default=None, description="A template for a data URI.")
+    url: str | None = Field(default=None, description="A template for the URL to fetch it from.")
+    text: str | None = Field(default=None, description="A template for the text itself.")
+    json_: JsonValue = Field(
+        default=None,
+        alias="json",
+        description="Any YAML whose texts are templates; written as JSON.",
+        examples=["{{ output.boxes }}"],
+    )
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds that are written; a checked artifact has one."""
+        written = [kind for kind in ARTIFACT_KINDS if getattr(self, attribute(kind)) is not None]
+        return written or (["json"] if "json_" in self.model_fields_set else [])  # null is a value there
+
+    @property
+    def kind(self) -> str:
+        """What it is made from: one of `ARTIFACT_KINDS`."""
+        return self.kinds[0]
+
+    @property
+    def value(self) -> JsonValue:
+        """The template for what it is made from."""
+        return getattr(self, attribute(self.kind))
+
+
+def attribute(kind: str) -> str:
+    """The attribute of `Artifact` for the key *kind*."""
+    return "json_" if kind == "json" else kind  # pydantic's models have a method of that name
+
+
 class Job(Spec):
     """What to run: an endpoint, rows, and the input made of each."""
 
     endpoint: str = Field(description="A name under `endpoints`.")
-    mode: Literal["async"] = Field(default="async", description="How to run it: submit, then follow.")
+    mode: Literal["async", "sync", "stream"] = Field(
+        default="async",
+        description="How to run it. async: submit, then follow; sync: by /runsync, for short jobs; stream: take the "
+        "chunks as they come.",
+    )
     rows: Rows = Field(default=Rows(), description="What the job is run with.")
     input: JsonValue = Field(default=None, description="RunPod's `input`: any YAML; its texts are Jinja2 templates.")
     policy: Policy = Field(default=Policy(), description="RunPod's execution policy.")
+    webhook: str | None = Field(
+        default=None,
+        min_length=1,
+        description="RunPod posts each job's end there, in addition. Kept secret.",
+        examples=["${HOOK_URL}"],
+    )
+    s3_config: S3Config | None = Field(default=None, description="A bucket for the worker, passed through.")
     timeouts: Timeouts = Field(default=Timeouts(), description="Our own limits in time.")
+    poll: Poll = Field(default=Poll(), description="How often a job is looked at.")
     concurrency: Count | None = Field(default=None, description="Runs of this job in flight; default: the endpoint's.")
     retry: Retry = Field(default=Retry(), description="What is tried again. Default: nothing is.")
     on_answer_lost: Literal["fail", "resubmit"] = Field(
         default="fail", description="What to do when a submit's answer never came: the job may exist, and be paid for."
     )
+    success_when: str | None = Field(
+        default=None,
+        min_length=1,
+        description="An expression over output, status, row, matrix, vars, repeat, execution_time_ms and "
+        "delay_time_ms: unless it is true, a completed job is a failure.",
+        examples=["output.image is defined"],
+    )
+    stop_when: StopWhen = Field(default=StopWhen(), description="When to start nothing more.")
+    artifacts: list[Artifact] = Field(default=[], description="Files made of each run's output.")
 
 
 class Outputs(Spec):
@@ -297,6 +405,58 @@ class Outputs(Spec):
     results: list[Literal["jsonl"]] = Field(default=["jsonl"], min_length=1, description="Forms of the results file.")
 
 
+class Require(Spec):
+    """What an endpoint must have before anything is submitted to it."""
+
+    workers_ready: Count | None = Field(default=None, description="Workers that are ready, idle or running.")
+
+
+class Health(Spec):
+    """How the endpoints are watched while a batch runs."""
+
+    every_s: Duration = Field(
+        default=15.0,
+        alias="every",
+        json_schema_extra={"default": "15s"},
+        description="How often each endpoint's /health is read.",
+    )
+    wait_s: Wait = Field(
+        default=300.0,
+        alias="wait",
+        json_schema_extra={"default": "5m"},
+        description="How long to wait for an endpoint that is paused, or has not what `require` asks for.",
+    )
+    require: Require | None = Field(default=None, description="What each endpoint must have at the start.")
+
+
+class Thresholds(Spec):
+    """
+    What the batch's numbers must be: with any, they alone are the verdict.
+
+    Counts are a number of runs, or a share of them (`1%`, `0.01`). Times take p50, p90, p95, p99, max or mean.
+    """
+
+    failed: CountThreshold | None = Field(default=None, description="Runs that failed.", examples=["< 1%"])
+    succeeded: CountThreshold | None = Field(default=None, description="Runs that succeeded.", examples=[">= 0.99"])
+    cancelled: CountThreshold | None = Field(default=None, description="Runs that were cancelled.")
+    skipped: CountThreshold | None = Field(default=None, description="Runs that were never started.")
+    retried: CountThreshold | None = Field(default=None, description="Runs that took more than one attempt.")
+    answer_lost: CountThreshold | None = Field(
+        default=None, description="Runs whose submit was never answered: jobs that may exist, and be paid for."
+    )
+    execution_time: TimeThreshold | None = Field(default=None, description="Time on a worker.", examples=["p95 < 30s"])
+    delay_time: TimeThreshold | None = Field(default=None, description="Time in the queue.")
+    cost: CostThreshold | None = Field(
+        default=None, description="Execution time at `cost_per_second`.", examples=["< 5.00 USD"]
+    )
+
+
+def _by_metric(value: object) -> dict[str, Threshold]:
+    """Thresholds by metric, in the order of the grammar. What is wrong with one is told at its key."""
+    parts = Thresholds.model_validate(value)
+    return {name: found for name in Thresholds.model_fields if (found := getattr(parts, name)) is not None}
+
+
 class JobFileSpec(Spec):
     """A whole job file."""
 
@@ -306,7 +466,13 @@ class JobFileSpec(Spec):
     vars: JsonObject = Field(default={}, description="Constants for templates. Public: they are recorded.")
     endpoints: dict[Label, _Endpoint] = Field(min_length=1, description="Where jobs can run.")
     jobs: dict[Label, Job] = Field(min_length=1, description="What to run.")
-    outputs: Outputs = Field(default=Outputs(), description="Where results go.")
+    outputs: Outputs = Field(default=Outputs(), description="Where results go, and in which form.")
+    health: Health = Field(default=Health(), description="How the endpoints are watched.")
+    thresholds: Annotated[
+        dict[str, Threshold],
+        PlainValidator(_by_metric, json_schema_input_type=Thresholds),
+        PlainSerializer(lambda given: {name: threshold.text for name, threshold in given.items()}),
+    ] = Field(default={}, description="The batch's verdict, by metric. Without any, every run must succeed.")
 
 
 MODELS: dict[str, type[Spec]] = {
@@ -318,7 +484,14 @@ MODELS: dict[str, type[Spec]] = {
     "jobs.*.policy": Policy,
     "jobs.*.timeouts": Timeouts,
     "jobs.*.retry": Retry,
+    "jobs.*.s3_config": S3Config,
+    "jobs.*.poll": Poll,
+    "jobs.*.stop_when": StopWhen,
+    "jobs.*.artifacts": Artifact,
     "outputs": Outputs,
+    "health": Health,
+    "health.require": Require,
+    "thresholds": Thresholds,
 }
 """The model of each place, so that a message can name the keys that are known there."""
 

@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes, pass_context
@@ -18,10 +19,11 @@ from jinja2.runtime import LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Namespace
 
-from runner import filters, render, values
+from runner import files, filters, render, values
+from runner.files import FileText
 from runner.filters import Budget, Overspent
 from runner.render import Compiled, Render, RenderError, Scope, Use
-from runner.spec import NOT_YET, found
+from runner.spec import found
 from runner.values import JsonValue
 from runner.wording import Loc, suggest
 
@@ -46,6 +48,8 @@ _METHODS: dict[type, frozenset[str]] = {
     list: frozenset({"count", "index"}),
     tuple: frozenset({"count", "index"}),
 }
+_FILE_FILTERS = ("file_base64", "file_data_uri")
+"""They get the job file's folder as an argument while a template is compiled; authors can give them none."""
 _STATEMENTS = (nodes.Output, nodes.For, nodes.If, nodes.Assign, nodes.With)
 _GLOBALS = ("range", "namespace", "dict")
 _LOOP = _words("cycle depth depth0 first index index0 last length nextitem previtem revindex revindex0")
@@ -150,6 +154,8 @@ def _filters(env: _Sandbox) -> dict[str, Callable[..., Any]]:
         "bool": filters.to_bool,
         "json": filters.from_json,
         "string": filters.as_text,
+        "file_base64": files.file_base64,
+        "file_data_uri": files.file_data_uri,
         "tojson": lambda value: values.dump(plain(value, budget)).decode("utf-8", "surrogatepass"),
         "join": lambda items, between="": filters.joined(budget, items, between),
         "replace": lambda text, old, new, count=-1: filters.replaced(budget, filters.as_text(text), old, new, count),
@@ -208,7 +214,7 @@ def plain(value: Any, budget: Budget) -> JsonValue:
     """
     if isinstance(value, str):
         budget.text(len(value))
-        return str(value)
+        return value if type(value) is FileText else str(value)
     if value is None or isinstance(value, bool | int):
         filters.whole(value)
         return value
@@ -234,15 +240,19 @@ def _sandbox() -> _Sandbox:
     return _Sandbox()
 
 
-def compile_text(text: str, loc: Loc) -> Compiled:
+def compile_text(text: str, loc: Loc, *, folder: Path | None = None) -> Compiled:
     """
     Compile the template *text*, which stands at *loc*.
+
+    Args:
+        folder: Where it may read files from; None: nowhere.
 
     Raises:
         TemplateProblem: it is no template, or asks for what a job file has not.
     """
     with _deep():
         tree = _parse(text)
+        _give_folder(tree, folder)
         lone = _lone(tree)
         names, uses = _names(tree)
         program = _compile(_expression(lone) if lone is not None else _rewrite(tree))
@@ -250,9 +260,9 @@ def compile_text(text: str, loc: Loc) -> Compiled:
         return Compiled(_shortcut(tree, lone, slow), names, uses)
 
 
-def compile_expression(text: str, loc: Loc) -> Compiled:
+def compile_expression(text: str, loc: Loc, *, example: str = "row.lang == 'en'") -> Compiled:
     """
-    Compile the expression *text*, such as ``row.lang == 'en'``; its value keeps its type.
+    Compile the expression *text*, such as *example*; its value keeps its type.
 
     Raises:
         TemplateProblem: it is no expression.
@@ -265,10 +275,11 @@ def compile_expression(text: str, loc: Loc) -> Compiled:
             if problem.fix != _SYNTAX_FIX:
                 raise
             message = problem.message.replace("not a template", "not an expression").replace("'}}'", "the end")
-            raise TemplateProblem(message, "write one such as row.lang == 'en'") from None
+            raise TemplateProblem(message, f"write one such as {example}") from None
         lone = _lone(tree)
         if lone is None:
-            raise TemplateProblem("expected one expression", "write it without {{ }}, such as row.lang == 'en'")
+            raise TemplateProblem("expected one expression", f"write it without {{{{ }}}}, such as {example}")
+        _give_folder(tree, None)
         names, uses = _names(tree)
         return Compiled(_value(_compile(_expression(lone)), loc), names, uses)
 
@@ -308,9 +319,21 @@ def _parse(text: str) -> nodes.Template:
     return tree
 
 
+def _give_folder(tree: nodes.Template, folder: Path | None) -> None:
+    """Let the filters that read files know where they may."""
+    for filtered in tree.find_all(nodes.Filter):
+        if filtered.name not in _FILE_FILTERS:
+            continue
+        if folder is None:
+            message, fix = f"'{filtered.name}' is for 'input' only", "it puts a local file into a request"
+            raise TemplateProblem(message, fix, rf"\b{filtered.name}\b")
+        if filtered.args or filtered.kwargs or filtered.dyn_args or filtered.dyn_kwargs:
+            message = f"the filter '{filtered.name}' takes no argument"
+            raise TemplateProblem(message, f"write {{{{ row.path | {filtered.name} }}}}", rf"\b{filtered.name}\b")
+        filtered.args = [nodes.Const(str(folder))]
+
+
 def _known_filter(name: str) -> None:
-    if name in NOT_YET["filters"]:
-        raise TemplateProblem(f"the filter '{name}' is not supported yet", None, rf"\b{name}\b")
     known = [known for known in _sandbox().filters if not known.startswith("_")]
     if name not in known:
         raise TemplateProblem(f"unknown filter '{name}'", suggest(name, sorted(known)), rf"\|\s*({name})\b")

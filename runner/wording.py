@@ -23,6 +23,14 @@ _EXPECTED = {
     "model_type": "a mapping",
     "finite_number": "a finite number",
 }
+_SECRETS = {
+    "endpoints.*.api_key": ("expected a reference to the key", "write ${RUNPOD_API_KEY}"),
+    "jobs.*.webhook": ("expected a URL, or a reference to one", "write ${HOOK_URL}"),
+    "jobs.*.s3_config": ("expected a mapping", "write access_id, access_secret, bucket_name and endpoint_url below it"),
+    "jobs.*.s3_config.access_id": ("expected the id of a key, or a reference to it", "write ${S3_ACCESS_ID}"),
+    "jobs.*.s3_config.access_secret": ("expected a reference to the secret", "write ${S3_SECRET}"),
+}
+"""Places whose values no message may show, and what is said instead."""
 _NOUNS = {"jobs": "job", "endpoints": "endpoint"}
 _YAML_1_1 = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _PATTERNS = {
@@ -149,6 +157,11 @@ def _missing(loc: Loc) -> Finding:
         "endpoint": "write endpoint: and a name under 'endpoints'",
         "id": "write id: and RunPod's endpoint id, or handler: and a file and function to run locally",
         "handler": "write handler: and a file and function, such as handlers/horse.py:handler",
+        "path": "write path: and where it goes, such as images/{{ run.index }}.png",
+        "access_id": "write access_id: ${S3_ACCESS_ID}",
+        "access_secret": "write access_secret: ${S3_SECRET}",
+        "bucket_name": "write bucket_name: and the bucket",
+        "endpoint_url": "write endpoint_url: and where the bucket is",
     }
     return Finding(loc[:-1], f"missing key '{key}'{_inside(loc)}", fixes.get(key), at_key=len(loc) > 1)
 
@@ -169,9 +182,42 @@ def _choice(loc: Loc, value: object, context: dict[str, Any]) -> Finding:
 
 
 def _wrong_type(loc: Loc, value: object, expected: str) -> Finding:
-    if loc and loc[-1] == "api_key":  # whatever it is, it may be the key
-        return Finding(loc, "expected a reference to the key", "write ${RUNPOD_API_KEY}")
-    return Finding(loc, f"expected {expected}, found {spec.found(value)}", _type_fix(value, expected))
+    secret = _SECRETS.get(place(loc))
+    if secret is not None:  # whatever it is, it may be the secret itself
+        return Finding(loc, *secret)
+    fix = _shorthand(loc, value, expected) or _type_fix(value, expected)
+    return Finding(loc, f"expected {expected}, found {spec.found(value)}", fix)
+
+
+_SHORTHANDS = {
+    "jobs.*.rows": "file",
+    "jobs.*.retry": "attempts",
+    "jobs.*.timeouts": "run",
+    "jobs.*.policy": "execution_timeout",
+    "jobs.*.poll": "max",
+    "jobs.*.stop_when": "failed",
+    "health": "every",
+    "outputs": "dir",
+}
+"""The key that is meant when a mapping is written as one value."""
+_EXPRESSIONS = {"jobs.*.rows.where": "row.lang == 'en'", "jobs.*.success_when": "output.image is defined"}
+
+
+def _shorthand(loc: Loc, value: object, expected: str) -> str | None:
+    """What to write where the short way that somebody took doesn't exist."""
+    where = place(loc)
+    if expected == "text" and where in _EXPRESSIONS:
+        return f"write an expression, such as {_EXPRESSIONS[where]}"
+    if expected == "a list" and where == "jobs.*.artifacts" and isinstance(value, dict):
+        return "put [ ] around it, or '- ' before it"
+    if expected == "a mapping" and where == "thresholds":
+        return 'write thresholds: {failed: "< 1%"}'
+    if expected != "a mapping" or where not in _SHORTHANDS:
+        return None
+    if where == "jobs.*.rows" and isinstance(value, list):
+        return "write rows: {inline: […]}"
+    key, last = _SHORTHANDS[where], loc[-1]
+    return f"write {last}: {{{key}: {value}}}" if isinstance(value, str | int | float) else None
 
 
 def _type_fix(value: object, expected: str) -> str | None:

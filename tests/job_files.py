@@ -1,6 +1,7 @@
 """Make job files for tests."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,14 @@ def write(folder: Path, job: Mapping[str, Any], *, text: str | None = None, **mo
     whole = {"version": 1, "name": "t", "endpoints": {"local": {"handler": "echo.py:handler"}}}
     whole |= {"jobs": {"only": {"endpoint": "local", "input": {"x": 1}} | dict(job)}} | more
     path = folder / "job.yaml"
-    path.write_text(json.dumps(whole) if text is None else text)
+    path.write_text(as_yaml(whole) if text is None else text)
     return path
+
+
+def as_yaml(value: object) -> str:
+    """*value* as JSON that is YAML, too: which has no pairs of surrogates, and more characters to escape."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda odd: f"\\u{ord(odd[0]):04x}", text)
 
 
 def opened(folder: Path, job: Mapping[str, Any], **more: Any) -> JobFile:

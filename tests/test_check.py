@@ -7,14 +7,25 @@ from typing import Any
 import pytest
 from job_files import opened, write
 
-from runner.check import open_job_file
+from runner import spec
+from runner.check import not_run, open_job_file
 from runner.errors import JobFileError, RunnerError, UsageError
 from runner.plan import make_plan
+from runner.render import RenderError
 from runner.spec import LocalEndpoint, RemoteEndpoint
 
 DATA = Path(__file__).parent / "data"
 BAD = sorted(path.stem for path in (DATA / "bad").glob("*.yaml"))
 GOOD = sorted(path.stem for path in (DATA / "good").glob("*.yaml"))
+
+
+ENV = {
+    "SDXL_ENDPOINT_ID": "a",
+    "RUNPOD_API_KEY": "b",
+    "HOOK_URL": "https://example.com/c",
+    "S3_ACCESS_ID": "d",
+    "S3_SECRET": "e",
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -29,7 +40,7 @@ def test_a_bad_file_gets_exactly_this_message(name: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_file_opens_and_plans(name: str) -> None:
     """Every key and form that is supported stays so."""
-    job_file = open_job_file(DATA / "good" / f"{name}.yaml", env={"SDXL_ENDPOINT_ID": "a", "RUNPOD_API_KEY": "b"})
+    job_file = open_job_file(DATA / "good" / f"{name}.yaml", env=ENV)
     assert make_plan(job_file).total > 0
     assert job_file.warnings == ()
 
@@ -37,7 +48,7 @@ def test_a_good_file_opens_and_plans(name: str) -> None:
 def test_every_bad_file_has_its_message_and_no_message_is_left_over() -> None:
     """A renamed file must not leave a message that nothing checks."""
     assert sorted(path.stem for path in (DATA / "bad").glob("*.txt")) == BAD
-    assert len(BAD) >= 40
+    assert len(BAD) >= 100
 
 
 def test_a_job_file_has_what_the_engine_needs() -> None:
@@ -92,6 +103,189 @@ def test_an_unknown_job_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
         open_job_file(write(tmp_path, {}), env={}, only=["onyl"])
     assert raised.value.fix == "did you mean 'only'?"
+
+
+S3 = {"access_id": "${ID}", "access_secret": "${SECRET}", "bucket_name": "b", "endpoint_url": "${S3_URL}"}
+
+
+@pytest.mark.parametrize(
+    ("only", "missing"),
+    [
+        (["one"], ["HOOK"]),
+        (["two"], ["ID", "S3_URL", "SECRET"]),
+        (["three"], []),
+        ([], ["HOOK", "ID", "S3_URL", "SECRET"]),
+    ],
+    ids=["webhook", "s3", "neither", "all"],
+)
+def test_unset_variables_are_told_for_what_chosen_jobs_pass_through(
+    tmp_path: Path, only: list[str], missing: list[str]
+) -> None:
+    """As for endpoints: the job that needs no bucket runs without its secret."""
+    job = {"endpoint": "local", "input": 1}
+    jobs = {"one": job | {"webhook": "${HOOK}"}, "two": job | {"s3_config": S3}, "three": job}
+    path = write(tmp_path, {}, jobs=jobs)
+    found = open_job_file(path, env={}, only=only)
+    expected = [f"environment variable '{name}' is not set" for name in missing]
+    assert sorted(problem.message for problem in found.warnings) == expected
+    assert found.jobs["two"].s3_config is not None
+    assert found.jobs["two"].s3_config.access_secret == "${SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("webhook", "good"),
+    [
+        ("https://example.com/hook?token=${TOKEN}", True),
+        ("http://10.0.0.1:8000/", True),
+        ("${HOOK}", True),
+        ("${HOOK:-https://example.com}", True),
+        ("${UNSET}", True),
+        ("${UNSET}/done", True),
+        ("${PLAIN}", False),
+        ("${HOOK:-https://example.com} and more", False),
+        ("https://", False),
+        ("example.com", False),
+        ("mailto:me@example.com", False),
+        ("https://exa mple.com", False),
+    ],
+)
+def test_a_webhook_is_a_url_as_far_as_it_is_known(tmp_path: Path, webhook: str, good: bool) -> None:
+    """RunPod would try three times and say nothing; the message here doesn't show it, for it is a secret."""
+    path = write(tmp_path, {"webhook": webhook})
+    env = {"HOOK": "https://example.com/CANARY", "PLAIN": "CANARY", "TOKEN": "CANARY"}
+    if good:
+        open_job_file(path, env=env)
+        return
+    with pytest.raises(JobFileError, match="expected an http or https URL") as raised:
+        open_job_file(path, env=env)
+    assert "CANARY" not in raised.value.render()
+
+
+def scope(**more: Any) -> dict[str, Any]:
+    """What `success_when` sees of a run."""
+    seen = {"status": "COMPLETED", "row": {"n": 2}, "matrix": None, "vars": {"least": 3}, "repeat": 0}
+    return seen | {"execution_time_ms": 500, "delay_time_ms": 20} | more
+
+
+@pytest.mark.parametrize(
+    ("text", "output", "expected"),
+    [
+        ("output is defined", {"output": None}, True),
+        ("output is defined", {}, False),
+        ("output.image is defined", {"output": {"image": "x"}}, True),
+        ("output.image is defined", {"output": {"error": "x"}}, False),
+        ("output.items is defined", {"output": {}}, False),
+        ("output.items == 3", {"output": {"items": 3}}, True),
+        ("output is none", {"output": None}, True),
+        ("output[0].ok", {"output": [{"ok": True}]}, True),
+        ("output.images | length >= vars.least", {"output": {"images": [1, 2]}}, False),
+        ("output.n == row.n and repeat == 0 and status == 'COMPLETED'", {"output": {"n": 2}}, True),
+        ("execution_time_ms < 1000 and delay_time_ms < 10", {"output": 1}, False),
+        ("'error' not in output", {"output": {"error": 1}}, False),
+        ("output | length > 100_000", {"output": "x" * 5_000_000}, True),
+    ],
+)
+def test_success_when_looks_at_an_output(tmp_path: Path, text: str, output: dict[str, object], expected: bool) -> None:
+    """COMPLETED says that the handler returned, not that it did what was asked."""
+    job = {"success_when": text, "rows": {"inline": [{"n": 2}]}}
+    render = opened(tmp_path, job, vars={"least": 3}).templates["only"].success_when
+    assert render is not None
+    assert render(scope(**output)) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("output.image", "expected true or false, found 'x'"),
+        ("output.imag", "there is no 'imag' here; did you mean 'image'?"),
+        ("output.image > 3", "the template fails: '>' not supported between instances of 'str' and 'int'"),
+        ("output.image is defined and 1", "expected true or false, found 1"),
+    ],
+)
+def test_success_when_that_is_neither_true_nor_false_says_so(tmp_path: Path, text: str, message: str) -> None:
+    """The run's error is made of it, so that the expression can be mended and the outputs looked at again."""
+    render = opened(tmp_path, {"success_when": text}).templates["only"].success_when
+    assert render is not None
+    with pytest.raises(RenderError) as raised:
+        render(scope(output={"image": "x"}))
+    assert raised.value.message == message
+
+
+def test_artifacts_are_made_of_a_run_and_its_output(tmp_path: Path) -> None:
+    """Megabytes are handed on as they are, whatever a request's budget says."""
+    artifacts = [
+        {"path": "{{ row.lang }}/{{ run.index }}-{{ run.key }}.png", "base64": "{{ output.image }}"},
+        {"path": "a.json", "json": {"all": "{{ output.scores }}", "of": ["{{ vars.v }}", 1]}},
+        {"path": "b.json", "json": "{{ output }}"},
+        {"path": "c.txt", "text": "{{ output.text | upper }} of {{ matrix.m }}"},
+    ]
+    rows = {"inline": [{"lang": "en"}], "matrix": {"m": [1]}}
+    compiled = opened(tmp_path, {"artifacts": artifacts, "rows": rows}, vars={"v": "w"}).templates["only"].artifacts
+    output = {"image": "x" * 5_000_000, "scores": [0.5] * 300_000, "text": "abc"}
+    seen = {"row": {"lang": "en"}, "matrix": {"m": 1}, "vars": {"v": "w"}, "repeat": 0}
+    seen |= {"run": {"index": 3, "key": "k"}}
+    assert [(path(seen), kind) for path, kind, _ in compiled] == [
+        ("en/3-k.png", "base64"),
+        ("a.json", "json"),
+        ("b.json", "json"),
+        ("c.txt", "text"),
+    ]
+    values = [value(seen | {"output": output}) for _, _, value in compiled]
+    assert values == [output["image"], {"all": output["scores"], "of": ["w", 1]}, output, "ABC of 1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a.png", "a.png"),
+        (7, "7"),
+        ("../../etc/cron.d/x", "an artifact's path can't leave its folder: '..' leads out of it: '../../etc/cron.d/x'"),
+        ("{{/../../../}}/x", "an artifact's path can't leave its folder: '..' leads out of it: '{{/../../../}}/x'"),
+        ("/etc/passwd", "an artifact's path is relative: '/etc/passwd'"),
+        ("", "an artifact's path is empty: ''"),
+        (None, "expected a path, found null"),
+        ({"a": 1}, "expected a path, found a mapping"),
+    ],
+)
+def test_a_rendered_path_is_checked_again(tmp_path: Path, value: object, expected: str) -> None:
+    """Rows come from anywhere, and an artifact is a file on this machine."""
+    artifacts = [{"path": "{{ row.name }}", "base64": "{{ output.image }}"}]
+    job = {"artifacts": artifacts, "rows": {"inline": [{"name": "a"}]}}
+    (compiled,) = opened(tmp_path, job).templates["only"].artifacts
+    try:
+        found = compiled.path({"row": {"name": value}})
+    except RenderError as error:
+        found = error.message
+    assert found == expected
+
+
+def test_an_artifact_without_its_part_of_the_output_says_what_is_missing(tmp_path: Path) -> None:
+    """The output is kept, and the artifact's message is all there is to go by."""
+    artifacts = [{"path": "a.png", "base64": "{{ output.image }}"}]
+    (compiled,) = opened(tmp_path, {"artifacts": artifacts}).templates["only"].artifacts
+    with pytest.raises(RenderError) as raised:
+        compiled.value({"output": {"error": "out of memory"}})
+    assert raised.value.loc == ("jobs", "only", "artifacts", 0, "base64")
+    assert raised.value.message == "there is no 'image' here; known: 'error'"
+
+
+def test_what_run_does_not_act_on_yet_is_told_for_chosen_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is accepted and does nothing is the worst of all."""
+    table = {"": ("thresholds",), "jobs.*": ("poll",), "values of jobs.*.mode": ("sync",)}
+    monkeypatch.setattr(spec, "NOT_RUN", table)
+    job = {"endpoint": "local", "input": 1}
+    jobs = {"one": job | {"poll": {"min": "1s"}}, "two": job | {"mode": "sync"}, "three": job}
+    job_file = open_job_file(write(tmp_path, {}, jobs=jobs, thresholds={"failed": "< 1%"}), env={})
+    thresholds = "'thresholds' is checked, but 'run' does not support it yet"
+    poll = "'poll' is checked, but 'run' does not support it yet"
+    sync = "mode 'sync' is checked, but 'run' does not support it yet"
+    assert [problem.message for problem in not_run(job_file)] == [poll, sync, thresholds]
+    assert [problem.message for problem in not_run(job_file, ["two"])] == [sync, thresholds]
+    assert [problem.message for problem in not_run(job_file, ["three"])] == [thresholds]
+    monkeypatch.setattr(spec, "NOT_RUN", {})
+    assert not_run(job_file) == []
+    with pytest.raises(UsageError):
+        not_run(job_file, ["four"])
 
 
 REMOTE: dict[str, Any] = {

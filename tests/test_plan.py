@@ -1,5 +1,8 @@
 """Expanding a job into its runs."""
 
+import csv
+import gzip
+import json
 import tracemalloc
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -7,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from job_files import opened, runs, write
 
+from runner import values
 from runner.check import open_job_file
 from runner.errors import JobFileError, UsageError
+from runner.inputs import shuffle
 from runner.matrix import combinations
 from runner.plan import Counter, make_plan
 from runner.spec import Rows
@@ -60,6 +67,135 @@ def test_the_limit_of_rows_leaves_the_whole_file_digested(tmp_path: Path) -> Non
     plan = make_plan(opened(tmp_path, {"rows": {"file": "a.csv", "limit": 1}}))
     assert (plan.total, plan.inputs[0].rows, plan.inputs[0].path) == (1, 3, tmp_path / "a.csv")
     assert len(list(plan.jobs["only"].expand(Counter()))) == 1
+
+
+def test_shuffle_comes_after_where_and_before_limit(tmp_path: Path) -> None:
+    """`limit` takes a sample of what `where` keeps, and the sample is the same every night."""
+    inline = [{"n": n} for n in range(20)]
+
+    def found(**rows: object) -> list[int]:
+        expanded = runs(tmp_path, {"rows": {"inline": inline} | rows, "input": {"n": "{{ row.n }}"}})
+        assert [run.index for run in expanded] == list(range(len(expanded)))
+        return [run.input["n"] for run in expanded]
+
+    everything = found(shuffle=7)
+    assert everything == list(shuffle.order(range(20), 7, None))
+    assert found(shuffle=7, limit=3) == everything[:3]
+    assert found(shuffle=7, where="row.n < 10") == [n for n in everything if n < 10]
+    assert found(shuffle=7, where="row.n < 10", limit=2, repeat=2) == [2, 2, 5, 5]
+    assert found(shuffle=8) != everything
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl.gz", "a.json", "a.yaml", "?.csv"])
+def test_rows_of_every_kind_can_be_shuffled(tmp_path: Path, name: str) -> None:
+    """And every expansion of a plan gives the same."""
+    count = 50
+    (tmp_path / "a.csv").write_text("n\n" + "".join(f"{n}\n" for n in range(count)))
+    lines = [json.dumps({"n": str(n)}) for n in range(count)]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    (tmp_path / "a.json").write_text(f"[{','.join(lines)}]")
+    (tmp_path / "a.yaml").write_text("".join(f"- {line}\n" for line in lines))
+    job = {"rows": {"file": name, "shuffle": 1, "limit": 30}, "input": {"n": "{{ row.n | int }}"}}
+    plan = make_plan(opened(tmp_path, job))
+    first, second = ([run.input["n"] for run in plan.jobs["only"].expand(Counter())] for _ in range(2))
+    assert first == second == list(shuffle.order(range(count), 1, 30))
+    assert plan.inputs[0].rows == count
+
+
+def test_files_of_a_glob_are_one_list_of_rows(tmp_path: Path) -> None:
+    """Each is an input of its own, so that the manifest can tell which one changed."""
+    (tmp_path / "data").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / f"data/{name}.csv").write_text(f"v\n{name}1\n{name}2\n")
+    (tmp_path / "data/c.jsonl").write_text('{"v": "c1"}\n')
+    job = {"rows": {"file": "data/*", "limit": 4}, "input": {"v": "{{ row.v }}"}}
+    plan = make_plan(opened(tmp_path, job))
+    assert [run.input["v"] for run in plan.jobs["only"].expand(Counter())] == ["a1", "a2", "b1", "b2"]
+    assert [(file.path.name, file.rows) for file in plan.inputs] == [("a.csv", 2), ("b.csv", 2), ("c.jsonl", 1)]
+    (tmp_path / "data/c.jsonl").write_text('{"v": "c2"}\n{"v": "c3"}\n')
+    with pytest.raises(UsageError, match="changed while it was being read"):
+        list(plan.jobs["only"].expand(Counter()))
+
+
+def test_rows_from_stdin_are_jsonl_in_a_copy(tmp_path: Path) -> None:
+    """The copy is read twice like any file; messages speak of stdin."""
+    copy = tmp_path / "copy"
+    copy.write_text('{"v": 1}\n\n{"v": [2]}\n')
+    job_file = opened(tmp_path, {"rows": {"file": "-"}, "input": {"v": "{{ row.v }}"}})
+    plan = make_plan(job_file, stdin=copy)
+    assert [run.input["v"] for run in plan.jobs["only"].expand(Counter())] == [1, [2]]
+    assert ([file.path for file in plan.inputs], plan.notes) == ([copy], ())
+    copy.write_text("v\n1\n")
+    with pytest.raises(JobFileError) as raised:
+        make_plan(job_file, stdin=copy)
+    first = raised.value.problems[0]
+    assert (first.file, first.line, first.message) == ("stdin", 1, "not JSON: expecting value")
+
+
+def test_without_stdin_its_rows_are_a_note(tmp_path: Path) -> None:
+    """validate in CI has no rows to look at, and says so."""
+    job = {"endpoint": "local", "input": {"v": 1}}
+    jobs = {"piped": job | {"rows": {"file": "-", "shuffle": 1}}, "plain": job}
+    plan = make_plan(opened(tmp_path, {}, jobs=jobs))
+    assert (plan.jobs["piped"].runs, plan.jobs["plain"].runs) == (0, 1)
+    assert [(note.message, note.warning) for note in plan.notes] == [("rows from stdin are not checked", True)]
+
+
+def test_one_path_for_the_artifacts_of_many_runs_is_a_problem(tmp_path: Path) -> None:
+    """All but the first would fail, after they were paid for. `--limit 1` makes the file no better."""
+    job = {"artifacts": [{"path": "a.png", "base64": "{{ output }}"}], "rows": {"repeat": 2}}
+    with pytest.raises(JobFileError, match=r"all 2 runs would write 'a\.png'"):
+        make_plan(opened(tmp_path, job), limit=1)
+    assert make_plan(opened(tmp_path, job | {"rows": {"repeat": 1}})).total == 1
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.sampled_from(
+    [*("{{ 7*7 }}", "{% raw %}", "${HOME}", "$${x}", "007", "1e5", "[1]", "null", "=1+1", "\x1b[31m", "a\r\nb", '"')]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two values are equal in every type and sign: 1, 1.0 and true are three values."""
+    return repr(one) == repr(other)
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(st.lists(VALUES, min_size=1, max_size=4), st.sampled_from(["jsonl", "json", "jsonl.gz", "inline"]))
+def test_every_json_value_goes_into_an_input_as_it_is(
+    tmp_path_factory: pytest.TempPathFactory, given_values: list[object], kind: str
+) -> None:
+    """What a model is sent is what the data says: no text is read again, no number rounded, no key lost."""
+    folder = tmp_path_factory.mktemp("property")
+    lines = [json.dumps({"v": value}, ensure_ascii=number % 2 == 0) for number, value in enumerate(given_values)]
+    text = f"[{','.join(lines)}]" if kind == "json" else "\n".join(lines)
+    rows: dict[str, object] = {"inline": [{"v": value} for value in given_values]}
+    if kind != "inline":
+        data = text.encode()
+        (folder / f"a.{kind}").write_bytes(gzip.compress(data) if kind.endswith("gz") else data)
+        rows = {"file": f"a.{kind}"}
+    template = {"lone": "{{ row.v }}", "inside": ["{{ [row.v] }}"], "var": "{{ vars.v }}"}
+    found = runs(folder, {"rows": rows, "input": template}, vars={"v": "{{ row.v }}"})
+    for run, value in zip(found, given_values, strict=True):
+        assert same(run.input, {"lone": value, "inside": [[value]], "var": "{{ row.v }}"}), run.problem
+        assert same(values.parse(values.dump(run.input)), run.input)
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=4))
+def test_every_text_of_a_csv_goes_into_an_input_as_it_is(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    """`{{ 7*7 }}` in a cell is six characters and a sum that nobody does."""
+    folder = tmp_path_factory.mktemp("property")
+    with (folder / "a.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["v"], *([text] for text in texts)])
+    found = runs(folder, {"rows": {"file": "a.csv"}, "input": {"v": "{{ row.v }}", "t": "<{{ row.v }}>"}})
+    assert [run.input for run in found] == [{"v": text, "t": f"<{text}>"} for text in texts]
 
 
 GITHUB = {"fruit": ["apple", "pear"], "animal": ["cat", "dog"]}
@@ -223,18 +359,18 @@ class Nothing:
         return 0
 
 
-def peak(folder: Path, count: int) -> int:
+def peak(folder: Path, count: int, **rows: object) -> int:
     """Most memory in use while *count* rows are planned and expanded."""
     with (folder / "a.csv").open("w") as file:
         file.write("prompt,lang\n")
         file.writelines(f"a horse number {n},en\n" for n in range(count))
     path = write(
-        folder, {"rows": {"file": "a.csv"}, "input": {"p": "{{ row.prompt }}, {{ vars.s }}"}}, vars={"s": "ink"}
+        folder, {"rows": {"file": "a.csv"} | rows, "input": {"p": "{{ row.prompt }}, {{ vars.s }}"}}, vars={"s": "ink"}
     )
     job_file = open_job_file(path, env={})
     tracemalloc.start()
     plan = make_plan(job_file)
-    assert sum(1 for _ in plan.jobs["only"].expand(Nothing())) == plan.total == count
+    assert sum(1 for _ in plan.jobs["only"].expand(Nothing())) == plan.total == rows.get("limit", count)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return most
@@ -245,6 +381,16 @@ def test_memory_does_not_grow_with_the_plan(tmp_path: Path) -> None:
     peak(tmp_path, 10)
     small, large = peak(tmp_path, 1_000), peak(tmp_path, 20_000)
     assert large < small + 100_000
+
+
+def test_shuffling_costs_an_index_and_a_sample_less(tmp_path: Path) -> None:
+    """What is documented: about 60 bytes a row while the order is made; with a limit, for that many rows."""
+    peak(tmp_path, 10)
+    small, large = peak(tmp_path, 1_000, shuffle=1), peak(tmp_path, 21_000, shuffle=1)
+    assert large < small + 20_000 * 80
+    assert large > small + 20_000 * 40
+    sample = peak(tmp_path, 21_000, shuffle=1, limit=10)
+    assert sample < small
 
 
 def test_runs_are_made_when_they_are_asked_for(tmp_path: Path) -> None:

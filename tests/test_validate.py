@@ -121,6 +121,45 @@ def test_plan_of_a_bad_file_is_2(tmp_path: Path) -> None:
     assert json.loads(out.getvalue())["problems"][0]["fix"] == "did you mean 'attempts'?"
 
 
+def test_rows_from_stdin_are_not_looked_at(tmp_path: Path) -> None:
+    """The file is valid as far as it goes; whoever reads the line knows how far."""
+    out, err = io.StringIO(), io.StringIO()
+    path = write(tmp_path, {"rows": {"file": "-"}, "input": {"a": "{{ row.a }}"}})
+    assert validate([path], env={}, out=out, err=err) == 0
+    assert out.getvalue() == f"{path}: ok (1 job, 0 runs, and those from stdin)\n"
+    assert "warning: rows from stdin are not checked" in err.getvalue()
+    out, err = io.StringIO(), io.StringIO()
+    assert plan(path, env={}, out=out, err=err) == 0
+    assert "warning: rows from stdin are not checked" in err.getvalue()
+    assert "only: 0 runs" in out.getvalue()
+
+
+def test_plan_shows_what_is_passed_through_and_names_files(tmp_path: Path) -> None:
+    """References stay references, and a megabyte of base64 is no help to anybody."""
+    out = io.StringIO()
+    job = {
+        "webhook": "${HOOK}",
+        "s3_config": {
+            "access_id": "a",
+            "access_secret": "${SECRET}",
+            "bucket_name": "b",
+            "endpoint_url": "https://s3.example.com",
+        },
+        "mode": "sync",
+        "input": {"image": "{{ 'echo.py' | file_base64 }}"},
+    }
+    path = write(tmp_path, job)
+    env = {"HOOK": "https://example.com/CANARY", "SECRET": "CANARY"}
+    assert plan(path, env=env, as_json=True, out=out) == 0
+    found = json.loads(out.getvalue())["jobs"]["only"]
+    assert found["mode"] == "sync"
+    assert found["first"]["input"]["image"]["file"] == "echo.py"
+    assert found["first"]["webhook"] == "${HOOK}"
+    assert found["first"]["s3Config"]["accessSecret"] == "${SECRET}"
+    assert found["first_bytes"] > 200
+    assert "CANARY" not in out.getvalue()
+
+
 def test_control_characters_of_data_do_not_reach_the_terminal(tmp_path: Path) -> None:
     """Rows come from anywhere."""
     out = io.StringIO()

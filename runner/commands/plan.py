@@ -12,11 +12,12 @@ from runner import values
 from runner.check import JobFile, open_job_file
 from runner.commands.validate import count
 from runner.errors import EXIT_INVALID, EXIT_PASS, JobFileError
-from runner.payload import payload, wire_policy
+from runner.files import shown
+from runner.payload import payload, wire_policy, wire_s3_config
 from runner.plan import Counter, JobPlan, Plan, make_plan
 from runner.spec import Endpoint, LocalEndpoint
 from runner.units import duration, size
-from runner.values import JsonValue
+from runner.values import JsonObject, JsonValue
 
 FIRST_KEYS = 3
 
@@ -52,7 +53,7 @@ def plan(
         else:
             print(error.render(), file=err)
         return EXIT_INVALID
-    for problem in job_file.warnings:
+    for problem in (*job_file.warnings, *planned.notes):
         print(problem.render(), file=err)
     jobs = {name: _described(job_file, job) for name, job in planned.jobs.items()}
     if as_json:
@@ -66,18 +67,25 @@ def plan(
 def _described(job_file: JobFile, planned: JobPlan) -> dict[str, Any]:
     """One job of the plan, as ``--format json`` has it."""
     first = list(itertools.islice(planned.expand(Counter()), FIRST_KEYS))
-    body = payload(first[0].input, wire_policy(planned.job.policy)) if first else None
+    body = _body(planned, first[0].input) if first else None
     endpoint = job_file.endpoints[planned.job.endpoint]
     return {
         "endpoint": planned.job.endpoint,
         "local": isinstance(endpoint, LocalEndpoint),
         "mode": planned.job.mode,
         "runs": planned.runs,
-        "first": body,
+        "first": shown(body),
         "first_bytes": len(values.dump(body)) if body else None,
         "keys": [run.key for run in first],
         "cost_at_most_usd": _cost(planned, endpoint),
     }
+
+
+def _body(planned: JobPlan, given: JsonValue) -> JsonObject:
+    """The body of a submit; references stay references."""
+    job = planned.job
+    s3_config = None if job.s3_config is None else dict(wire_s3_config(job.s3_config))
+    return payload(given, wire_policy(job.policy), webhook=job.webhook, s3_config=s3_config)
 
 
 def _cost(planned: JobPlan, endpoint: Endpoint) -> float | None:

@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
 
-from runner.check import open_job_file
+from runner.check import not_run, open_job_file
 from runner.errors import EXIT_INVALID, EXIT_PASS, JobFileError, Problem
 from runner.plan import make_plan
 
@@ -57,7 +58,10 @@ def _checked(
         plan = make_plan(job_file)
     except JobFileError as error:
         return error.problems, None
-    return job_file.warnings, f"ok ({count(len(plan.jobs), 'job')}, {count(plan.total, 'run')})"
+    more = ", and those from stdin" if plan.notes else ""
+    summary = f"ok ({count(len(plan.jobs), 'job')}, {count(plan.total, 'run')}{more})"
+    later = [replace(problem, warning=True) for problem in not_run(job_file)]
+    return [*job_file.warnings, *plan.notes, *later], summary
 
 
 def count(number: int, noun: str) -> str:

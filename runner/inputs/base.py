@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from runner.errors import UsageError
 from runner.values import JsonObject
@@ -14,13 +15,14 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 @dataclass(slots=True)
 class BadRow(Exception):
-    """A row that can't be read. *source* is the text of the line."""
+    """A row that can't be read. *source* is the text of the line, *file* the file as a message names it."""
 
     line: int
     column: int
     message: str
     fix: str | None = None
     source: str | None = None
+    file: str | None = None
 
 
 Report = Callable[[BadRow], None]
@@ -32,10 +34,10 @@ Reader = Callable[["Tape", Report], Iterator[JsonObject]]
 
 class Tape:
     """
-    The lines of a file, read once from start to end in constant memory.
+    The lines of a file, read once from start to end in constant memory; a ``.gz`` file's are unpacked.
 
-    After the last line *sha256* is the digest of the whole file; *line* is the number of the last one
-    handed out, *last* its bytes.
+    After the last line *sha256* is the digest of the whole file as it is on disk, *size_bytes* its size; *line* is the
+    number of the last one handed out, *last* its bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,6 +46,7 @@ class Tape:
         self.last = b""
         self.size_bytes = 0
         self._digest = hashlib.sha256()
+        self._raw: IO[bytes]
 
     @property
     def sha256(self) -> str:
@@ -54,17 +57,48 @@ class Tape:
         """Every line with its line end, as bytes; a byte order mark is left out of the first one.
 
         Raises:
-            BadRow: a line is too long to be one.
+            BadRow: a line is too long to be one, or a ``.gz`` file can't be unpacked.
         """
-        with self.path.open("rb") as file:
-            while data := file.readline(MAX_LINE_BYTES + 1):
-                self._digest.update(data)
-                self.size_bytes += len(data)
+        with self.path.open("rb") as raw:
+            self._raw = raw
+            readline = self._unpacked() if self.path.suffix.lower() == ".gz" else self._readline
+            while data := readline(MAX_LINE_BYTES + 1):
                 self.line += 1
                 self.last = data
                 if len(data) > MAX_LINE_BYTES:
                     raise BadRow(self.line, 1, "a line is longer than 64 MiB", "write one row a line")
                 yield data.removeprefix(b"\xef\xbb\xbf") if self.line == 1 else data
+
+    def _readline(self, size: int) -> bytes:
+        return self._seen(self._raw.readline(size))
+
+    def read(self, size: int) -> bytes:
+        """The next *size* bytes as they are on disk, for what unpacks them."""
+        return self._seen(self._raw.read(size))
+
+    def _seen(self, data: bytes) -> bytes:
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        return data
+
+    def _unpacked(self) -> Callable[[int], bytes]:
+        """What reads the next line of a ``.gz`` file."""
+        import gzip  # with zlib: only such files need them
+        import zlib
+
+        source: Any = self
+        unpacked = gzip.GzipFile(fileobj=source, mode="rb")
+
+        def readline(size: int) -> bytes:
+            try:
+                return unpacked.readline(size)
+            except EOFError:
+                raise BadRow(self.line + 1, 1, "the file ends before its gzip data does", "copy it again") from None
+            except (gzip.BadGzipFile, zlib.error):
+                fix = "pack it again, or name it without .gz"
+                raise BadRow(self.line + 1, 1, "expected gzip data, as the file's name says", fix) from None
+
+        return readline
 
     def text(self, data: bytes) -> str:
         """*data*, the line at hand, as text.

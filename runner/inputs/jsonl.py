@@ -27,13 +27,22 @@ def read(tape: Tape, report: Report) -> Iterator[JsonObject]:
         except BadRow as bad:
             report(bad)
         except json.JSONDecodeError as error:
-            report(BadRow(tape.line, error.colno, f"not JSON: {_lower(error.msg)}", "write one object a line", text))
+            report(BadRow(tape.line, error.colno, f"not JSON: {complaint(error)}", "write one object a line", text))
         except (ValueError, RecursionError) as error:
             report(BadRow(tape.line, 1, str(error) if type(error) is ValueError else "nested too deeply", None, text))
 
 
 def _row(text: str) -> JsonObject:
-    row = _DECODER.decode(text.strip("\r\n"))
+    return checked(DECODER.decode(text.strip("\r\n")), text)
+
+
+def checked(row: JsonValue, text: str) -> JsonObject:
+    """
+    *row*, when a request can carry it; *text* is what it was read from.
+
+    Raises:
+        ValueError: it is no object, too deep, or holds half a character.
+    """
     if not isinstance(row, dict):
         raise ValueError(f"expected an object, found {found(row)}")
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(row) > MAX_DEPTH:
@@ -66,7 +75,8 @@ def _float(text: str) -> float:
     return number
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+"""Reads what JSON is, and no more: no duplicate keys, no NaN, no number that a float can't hold."""
 
 
 def _depth(value: JsonValue) -> int:
@@ -74,5 +84,6 @@ def _depth(value: JsonValue) -> int:
     return 1 + max(map(_depth, items), default=0)
 
 
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]
+def complaint(error: json.JSONDecodeError) -> str:
+    """What the decoder has to say, as part of a message of ours."""
+    return error.msg[:1].lower() + error.msg[1:]

@@ -1,12 +1,15 @@
-"""Where a job's rows come from: a data file, the job file itself, or nowhere, which is one run without a row."""
+"""Where a job's rows come from: data files, the job file itself, or nowhere, which is one run without a row."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from runner import render
 from runner.inputs.base import BadRow, Report, Tape, changed
+from runner.inputs.find import STDIN, find, kind_of
 from runner.inputs.kinds import KINDS
+from runner.spec import Rows
 from runner.values import JsonObject
 
 
@@ -20,10 +23,41 @@ class InputFile:
     rows: int
 
 
+class Source(Protocol):
+    """Rows that can be read again and again, and are the same each time."""
+
+    def copy(self, row: JsonObject, /) -> JsonObject:
+        """A row that shares nothing with *row*."""
+        ...
+
+    def rows(self, report: Report) -> Iterator[JsonObject | None]:
+        """Every row. Raises BadRow for what can't be read on, and UsageError when it is another than before."""
+        ...
+
+    def verify(self) -> None:
+        """Raise UsageError when what was read is seen to have changed since."""
+        ...
+
+    @property
+    def files(self) -> Sequence[InputFile]:
+        """The files that were read to their ends."""
+        ...
+
+
+def source_of(rows: Rows, folder: Path, stdin: Path | None) -> Source | None:
+    """The source of *rows*; None when they come from stdin, of which there is no copy."""
+    if rows.file is None:
+        return Inline(rows.inline)
+    if rows.file == STDIN:
+        return None if stdin is None else DataFile(stdin, kind="jsonl", shown="stdin")
+    return DataFiles([DataFile(path) for path in find(folder, rows.file)])
+
+
 class Inline:
     """Rows in the job file; a job without rows has one, which is None."""
 
     copy = staticmethod(render.copy)
+    files: Sequence[InputFile] = ()
 
     def __init__(self, rows: list[JsonObject] | None) -> None:
         self._rows: list[JsonObject] | list[None] = [None] if rows is None else rows
@@ -32,37 +66,53 @@ class Inline:
         """Every row."""
         return (render.copy(row) for row in self._rows)
 
+    def verify(self) -> None:
+        """They can't change."""
+
 
 class DataFile:
     """
     Rows in a file.
 
     The first reading to the end digests it; a later one that meets another file raises UsageError, at its start when
-    size or time of change differ, else at its end.
+    size or time of change differ, else at its end. *shown* is what messages call it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, kind: str | None = None, shown: str | None = None) -> None:
         self.path = path
         self.file: InputFile | None = None
-        kind = path.suffix.lower().lstrip(".")
+        kind = kind_of(path.name) if kind is None else kind
+        self._shown = str(path) if shown is None else shown
         self._read = KINDS[kind]
-        self.copy: Callable[[JsonObject], JsonObject] = render.copy if kind == "jsonl" else dict
+        self.copy: Callable[[JsonObject], JsonObject] = dict if kind in ("csv", "tsv") else render.copy
         self._stamp: tuple[int, int] | None = None
+
+    @property
+    def files(self) -> Sequence[InputFile]:
+        """The file, once it was read to its end."""
+        return [self.file] if self.file is not None else []
 
     def rows(self, report: Report) -> Iterator[JsonObject]:
         """Every row. Raises BadRow for what can't be read on, and UsageError when the file changed."""
+
+        def named(bad: BadRow) -> None:
+            bad.file = self._shown
+            report(bad)
+
         self.verify()
         tape, count = Tape(self.path), 0
         try:
-            for row in self._read(tape, report):
+            for row in self._read(tape, named):
                 count += 1
                 if self.file is not None and count > self.file.rows:
                     raise changed(self.path)
                 yield row
-        except (BadRow, OSError):
-            if self.file is None:
-                raise
-            raise changed(self.path) from None  # it was readable to the end once
+        except (BadRow, OSError) as error:
+            if self.file is not None:
+                raise changed(self.path) from None  # it was readable to the end once
+            if isinstance(error, BadRow):
+                error.file = self._shown
+            raise
         now = InputFile(self.path, tape.sha256, tape.size_bytes, count)
         self.verify()
         if self.file is None:
@@ -83,3 +133,26 @@ class DataFile:
             self._stamp = stamp
         elif stamp != self._stamp:
             raise changed(self.path)
+
+
+class DataFiles:
+    """Rows in several files, one after the other."""
+
+    def __init__(self, parts: Sequence[DataFile]) -> None:
+        self._parts = parts
+        self.copy = parts[0].copy if len(parts) == 1 else render.copy  # flat rows are copied faster
+
+    @property
+    def files(self) -> Sequence[InputFile]:
+        """Those that were read to their ends."""
+        return [file for part in self._parts for file in part.files]
+
+    def rows(self, report: Report) -> Iterator[JsonObject]:
+        """Every row, file by file."""
+        for part in self._parts:
+            yield from part.rows(report)
+
+    def verify(self) -> None:
+        """Raise UsageError when one of them changed."""
+        for part in self._parts:
+            part.verify()

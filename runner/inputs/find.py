@@ -1,0 +1,77 @@
+"""Find the data files that `rows.file` names: one, or those that a glob matches, in the order of their names."""
+
+import glob
+import os
+import stat
+from pathlib import Path
+
+from runner.spec import DATA_KINDS, NOT_YET
+
+STDIN = "-"
+"""What stands for rows from stdin in `rows.file`."""
+
+Trouble = tuple[str, str | None]
+"""A message, and what to do about it."""
+
+
+def kind_of(name: str) -> str:
+    """The kind of a data file by its name: ``jsonl`` for ``a.jsonl`` and ``A.JSONL.gz``; it may be no kind we read."""
+    return name.lower().removesuffix(".gz").rpartition(".")[2]
+
+
+def find(folder: Path, file: str) -> list[Path]:
+    """
+    The data files that *file* names, seen from *folder*.
+
+    A glob's matches come in the order of their paths, by code points, so that every machine has the same; what starts
+    with a dot is not matched. A name with ``*``, ``?`` or ``[`` in it that is there as it stands is that file.
+    """
+    return [folder / name for name in _names(folder, file)]
+
+
+def data_file_problem(folder: Path, file: str) -> Trouble | None:
+    """What is wrong with `rows.file`, as far as names and *folder* tell."""
+    if file == STDIN:
+        return None
+    names = _names(folder, file)
+    if not names:
+        return f"no file matches '{file}'", _START
+    return next((trouble for name in names if (trouble := _problem(folder / name, name))), None)
+
+
+def _names(folder: Path, file: str) -> list[str]:
+    if not any(character in file for character in "*?[") or _mode(folder / file) is not None:
+        return [file]
+    found = glob.glob(file, root_dir=folder, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute patterns
+    return sorted(name for name in found if not stat.S_ISDIR(_mode(folder / name) or 0))
+
+
+def _mode(path: Path) -> int | None:
+    """What kind of file *path* is, None when there is none."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+
+
+def _problem(path: Path, name: str) -> Trouble | None:
+    kind = kind_of(name)
+    if kind in NOT_YET["suffixes"]:
+        return f"a .{kind} file is not supported yet", _KNOWN
+    if kind not in DATA_KINDS:
+        return f"unknown kind of data file '{name}'", _KNOWN
+    mode = _mode(path)
+    if mode is None:
+        return f"there is no file '{name}'", _START
+    if stat.S_ISDIR(mode):
+        return f"'{name}' is a folder", f"name the files in it: {name}/*"
+    if not stat.S_ISREG(mode):
+        return (
+            f"'{name}' is no regular file, and rows are read twice",
+            "pipe jsonl into the command, and write file: '-'",
+        )
+    return None if os.access(path, os.R_OK) else (f"'{name}' can't be read", None)
+
+
+_START = "paths start at the job file's folder"
+_KNOWN = "known: " + ", ".join(f"'.{kind}'" for kind in DATA_KINDS) + ", also with .gz behind"
