@@ -149,4 +149,5 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of the file at *path*."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open("rb") as file:  # str.splitlines would also end lines at U+2028
+        return [json.loads(line) for line in file]

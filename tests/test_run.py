@@ -1,5 +1,7 @@
 """The main job, end to end: real processes, the real local endpoint, real files and signals."""
 
+import base64
+import csv
 import json
 import os
 import signal
@@ -390,6 +392,74 @@ def test_an_invalid_file_sends_nothing_and_leaves_nothing(folder: Path) -> None:
     assert ran.code == 2
     assert ran.err.startswith("one.yaml:9:5: unknown key 'atempts'")
     assert not (folder / "batches").exists()
+
+
+def test_what_run_does_not_do_yet_is_refused_not_ignored(folder: Path) -> None:
+    """A limit that quietly does nothing is the dearest kind of typo."""
+    write(folder, {"one.yaml": job_file(LOCAL, more="    mode: sync\n") + 'thresholds: {failed: "< 1%"}\n'})
+    ran = runner("run", "one.yaml", cwd=folder)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "one.yaml:9:11: mode 'sync' is checked, but 'run' does not support it yet\n"
+        "   9 |     mode: sync\n     |           ^\n"
+        "one.yaml:10:1: 'thresholds' is checked, but 'run' does not support it yet\n"
+        '  10 | thresholds: {failed: "< 1%"}\n     | ^\n'
+    )
+    assert not (folder / "batches").exists()
+
+
+def test_a_file_in_an_input_stands_in_results_by_its_digest(folder: Path) -> None:
+    """Megabytes of base64 in every line would make the results unreadable."""
+    input_ = "{image: \"{{ 'rows.csv' | file_base64 }}\"}"
+    write(folder, {"one.yaml": job_file(LOCAL, input_=input_)})
+    ran = runner("run", "one.yaml", cwd=folder)
+    assert ran.code == 0, ran.err
+    (line,) = lines(latest(folder, "one").results)
+    data = (folder / "rows.csv").read_bytes()
+    assert line["input"] == {"image": {"file": "rows.csv", "sha256": sha256(data).hexdigest()}}
+    assert base64.b64decode(line["output"]["image"]) == data
+
+
+VALUES = [
+    *["", "007", "1e5", "[1]", "null", "{{ 7*7 }}", "${HOME}", "a,b", 'say "hi"', "line\none", "\ttab", "€ 馬 🐎"],
+    *["\u2028", "<script>alert(1)</script>", "\x1b[31mred", "=1+1", "\x7f", "ends in space "],
+]
+JSON_VALUES: list[Any] = [
+    *VALUES,
+    0,
+    -1,
+    2**63,
+    10**30,
+    1.5,
+    1e-300,
+    True,
+    False,
+    None,
+    [],
+    {},
+    [[{"a": [None]}]],
+    {"": 0},
+]
+
+
+def test_every_value_arrives_as_it_was_written(folder: Path) -> None:
+    """Through data file, template, HTTP, handler and results: a model must see what the researcher wrote."""
+    with (folder / "values.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["value"])
+        writer.writerows([value] for value in VALUES if value)
+    write(folder, {"values.jsonl": "".join(json.dumps({"value": value}) + "\n" for value in JSON_VALUES)})
+    jobs = "version: 1\nname: one\nendpoints: {local: " + LOCAL + "}\njobs:\n"
+    for kind in ("csv", "jsonl"):
+        jobs += f"  {kind}:\n    endpoint: local\n    rows: {{file: values.{kind}}}\n"
+        jobs += '    input: {value: "{{ row.value }}"}\n'
+    write(folder, {"one.yaml": jobs})
+    ran = runner("run", "one.yaml", cwd=folder)
+    assert ran.code == 0, ran.err
+    found = sorted(lines(latest(folder, "one").results), key=lambda one: (one["job"], one["index"]))
+    wanted = [{"value": value} for value in [*filter(None, VALUES), *JSON_VALUES]]
+    for kind in ("row", "input", "output"):
+        assert [repr(one[kind]) for one in found] == [repr(value) for value in wanted]
 
 
 def test_a_handler_that_cannot_be_imported_is_said_with_its_place(folder: Path) -> None:
