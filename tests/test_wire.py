@@ -370,7 +370,7 @@ async def test_a_status_counts_although_its_body_never_ends(
 ) -> None:
     """The status line alone says whether something was accepted; a lost explanation must not blur that."""
     async with RawServer(Reply(answer(b"slow down", status=status, length=500), then)) as server:
-        error = await lost(endpoint(session, server.url, request_timeout_s=0.05))
+        error = await lost(endpoint(session, server.url, request_timeout_s=0.5))
     assert type(error) is kind
 
 
