@@ -64,8 +64,18 @@ class JobPlan:
         Every run, in the order of the plan.
 
         Raises:
-            UsageError: the data file is no longer the one that was planned.
+            UsageError: the data file is no longer the one that was planned, or can't be read any more.
         """
+        try:
+            yield from self._runs(occurrences)
+        except (BadRow, RenderError) as error:
+            message = f"the data of job '{self.name}' is no longer what was planned: {error.message}"
+            raise UsageError(message, fix="put it back as it was, then go on with --resume") from None
+        except OSError as error:
+            message = f"the data of job '{self.name}' can't be read any more: {error.strerror or error}"
+            raise UsageError(message, fix="put it back as it was, then go on with --resume") from None
+
+    def _runs(self, occurrences: Occurrences) -> Iterator[Run]:
         if not self.runs:
             return
         index = 0

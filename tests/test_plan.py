@@ -18,6 +18,7 @@ from runner import values
 from runner.check import open_job_file
 from runner.errors import JobFileError, UsageError
 from runner.inputs import shuffle
+from runner.inputs.base import BadRow
 from runner.matrix import combinations
 from runner.plan import Counter, make_plan
 from runner.spec import Rows
@@ -399,3 +400,34 @@ def test_runs_are_made_when_they_are_asked_for(tmp_path: Path) -> None:
     assert plan.total == 2 * 10**9
     expanded: Iterator[Any] = plan.jobs["only"].expand(Counter())
     assert [next(expanded).index for _ in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            BadRow(7, 1, "the row has 1 cell, the header has 2"),
+            "the data of job 'only' is no longer what was planned: the row has 1 cell, the header has 2",
+        ),
+        (OSError(5, "Input/output error"), "the data of job 'only' can't be read any more: Input/output error"),
+    ],
+    ids=["changed", "disk"],
+)
+def test_data_that_fails_in_the_middle_is_said_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, message: str
+) -> None:
+    """What was sent goes on, and the rest waits for a resume: it is no bug of ours, and no traceback."""
+    (tmp_path / "a.csv").write_text("text\none\ntwo\n")
+    plan = make_plan(opened(tmp_path, {"rows": {"file": "a.csv"}}))
+    (job,) = plan.jobs.values()
+
+    def rows(_self: object, _report: object) -> Iterator[dict[str, str]]:
+        yield {"text": "one"}
+        raise fault
+
+    monkeypatch.setattr(type(job._source), "rows", rows)
+    expanded = job.expand(Counter())
+    assert next(expanded).row == {"text": "one"}
+    with pytest.raises(UsageError) as raised:
+        next(expanded)
+    assert (raised.value.message, raised.value.fix) == (message, "put it back as it was, then go on with --resume")
