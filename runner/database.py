@@ -157,12 +157,17 @@ def _said_plainly(what: str) -> Iterator[None]:
         raise _plainly(error, what) from error
 
 
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FIX = "see that the disk has room and the folder can be written, then go on with --resume"
+_FIX_DAMAGED = (
+    "put it back from a copy, or start a new batch with --fresh; results.jsonl beside it has what was settled"
+)
+
+
 def _plainly(error: sqlite3.Error | OSError, what: str) -> Exception:
     """What SQLite says of the file, the disk or the folder, as an error that names the file and what to do."""
     if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
         return AssertionError(f"{what} was used wrongly: {error}")  # our bug, not the file's
     said = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return RecordError(
-        f"{what} can't be used: {said}",
-        fix="see that the disk has room and the folder can be written, then go on with --resume",
-    )
+    damaged = isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in _DAMAGED
+    return RecordError(f"{what} can't be used: {said}", fix=_FIX_DAMAGED if damaged else _FIX)

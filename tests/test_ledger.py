@@ -20,6 +20,9 @@ from runner.results import digest
 from runner.runs import Run
 from runner.states import Outcome, State
 
+FIX_DAMAGED = (
+    "\n  help: put it back from a copy, or start a new batch with --fresh; results.jsonl beside it has what was settled"
+)
 FIX = "\n  help: see that the disk has room and the folder can be written, then go on with --resume"
 
 
@@ -336,7 +339,7 @@ def test_a_file_that_is_no_ledger_is_said_plainly(path: Path) -> None:
     for how in (Ledger.open, Ledger.read_only):
         with pytest.raises(RecordError) as caught:
             how(path)
-        assert caught.value.render() == f"error: the ledger {path} can't be used: file is not a database{FIX}"
+        assert caught.value.render() == f"error: the ledger {path} can't be used: file is not a database{FIX_DAMAGED}"
 
 
 def look(path: Path) -> None:
@@ -358,7 +361,10 @@ def test_a_damaged_ledger_is_said_plainly_wherever_it_shows(path: Path, damage: 
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(RecordError) as caught:
         look(path)
-    assert caught.value.render() == f"error: the ledger {path} can't be used: database disk image is malformed{FIX}"
+    assert (
+        caught.value.render()
+        == f"error: the ledger {path} can't be used: database disk image is malformed{FIX_DAMAGED}"
+    )
 
 
 @pytest.mark.parametrize("version", [0, 99], ids=["empty", "of the future"])
