@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SDK := $(VENV)/.sdk-ready
 
-.PHONY: help run test check schema format clean
+.PHONY: help run test check schema format clean torture-local
 
 help:  ## Print this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("runner needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -17,11 +18,20 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+$(SDK): $(READY)
+	@echo "adding RunPod's own SDK, for the tests (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,sdk]'
+	@touch $@
+
 run: $(READY)  ## Run jobs/hello.yaml on the embedded local endpoint
 	@$(BIN)/runner run jobs/hello.yaml
 
-test: $(READY)  ## Run the test suite
-	@$(BIN)/python -m pytest
+# Most tests wait for processes of their own, so two files at a time take half the time.
+test: $(SDK)  ## Run the test suite
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+torture-local: $(SDK)  ## Kill workers of the local endpoint at random: ARGS="--seeds 30"
+	@$(BIN)/python -m torture.workers $(ARGS)
 
 check: $(READY)  ## Check format, lint and types
 	@$(BIN)/ruff format --check .
