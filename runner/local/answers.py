@@ -14,6 +14,10 @@ from runner.values import JsonObject
 
 MIB = 1024 * 1024
 WAIT_MS = range(1_000, 300_001)
+TTL_MS = range(1, 604_800_001)
+
+JOB_ID = web.RequestKey("job_id", str)
+"""Under this, a submit leaves the id of its job in the request, for whoever keeps the log."""
 
 
 class Refusal(Exception):
@@ -24,6 +28,10 @@ class Refusal(Exception):
         self.status = status
         self.body = body
         self.headers = headers
+
+    def answer(self) -> web.Response:
+        """What to answer."""
+        return answer(self.body, status=self.status, headers=self.headers)
 
 
 class TooLarge(Refusal):
@@ -87,12 +95,23 @@ def wait_s(request: web.BaseRequest, *, default_ms: int) -> float:
     Raises:
         Refusal: 400 when it is no integer in 1000..300000.
     """
-    text = request.query.get("wait")
+    asked_s = milliseconds(request, "wait", WAIT_MS)
+    return default_ms / 1000 if asked_s is None else asked_s
+
+
+def milliseconds(request: web.BaseRequest, name: str, bounds: range) -> float | None:
+    """
+    Seconds in a query's milliseconds, None if it is not there.
+
+    Raises:
+        Refusal: 400 when it is no integer within *bounds*.
+    """
+    text = request.query.get(name)
     if text is None:
-        return default_ms / 1000
+        return None
     # isdecimal takes digits of all alphabets, and int understands them; the length keeps int cheap.
-    if not (text.isdecimal() and len(text) <= 6 and int(text) in WAIT_MS):
-        raise bad_request("bad request: query: 'wait' must be milliseconds in 1000..300000")
+    if not (text.isdecimal() and len(text) <= 9 and int(text) in bounds):
+        raise bad_request(f"bad request: query: '{name}' must be milliseconds in {bounds[0]}..{bounds[-1]}")
     return int(text) / 1000
 
 

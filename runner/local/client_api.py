@@ -9,7 +9,18 @@ that is hardest on a client: a purged job is a 404.
 from aiohttp import web
 
 from runner.local import wire
-from runner.local.answers import Route, answer, bad_request, find, read_body, status_of, wait_s
+from runner.local.answers import (
+    JOB_ID,
+    TTL_MS,
+    Route,
+    answer,
+    bad_request,
+    find,
+    milliseconds,
+    read_body,
+    status_of,
+    wait_s,
+)
 from runner.local.endpoint import Endpoint
 from runner.local.job import Job
 
@@ -34,13 +45,18 @@ async def runsync(endpoint: Endpoint, request: web.BaseRequest) -> web.Response:
 
 async def _submit(endpoint: Endpoint, request: web.BaseRequest, *, is_sync: bool) -> Job:
     body = await read_body(request, limit_mib=RUNSYNC_LIMIT_MIB if is_sync else RUN_LIMIT_MIB)
-    input_, policy = wire.submission(body)
-    return endpoint.submit(input_, policy, is_sync=is_sync)
+    job = endpoint.submit(wire.submission(body), is_sync=is_sync)
+    request[JOB_ID] = job.id
+    return job
 
 
 async def status(endpoint: Endpoint, request: web.BaseRequest, job_id: str) -> web.Response:
-    """GET /status/{job}: how the job stands."""
-    return answer(status_of(find(endpoint, job_id)))
+    """GET /status/{job}?ttl=ms: how the job stands; a *ttl* lets it live for so long from now, and no longer."""
+    ttl_s = milliseconds(request, "ttl", TTL_MS)
+    job = find(endpoint, job_id)
+    if ttl_s is not None:
+        endpoint.shorten(job, ttl_s)
+    return answer(status_of(job))
 
 
 async def status_sync(endpoint: Endpoint, request: web.BaseRequest, job_id: str) -> web.Response:
@@ -88,7 +104,7 @@ async def purge_queue(endpoint: Endpoint, request: web.BaseRequest) -> web.Respo
 async def health(endpoint: Endpoint, request: web.BaseRequest) -> web.Response:
     """GET /health: the counters of jobs and workers."""
     counts = endpoint.jobs.counts()
-    idle, initializing, running, unhealthy = endpoint.worker_counts()
+    workers = endpoint.worker_counts()
     return answer(
         {
             "jobs": {
@@ -99,12 +115,12 @@ async def health(endpoint: Endpoint, request: web.BaseRequest) -> web.Response:
                 "retried": counts.retried,
             },
             "workers": {
-                "idle": idle,
-                "initializing": initializing,
-                "ready": idle,
-                "running": running,
-                "throttled": 0,
-                "unhealthy": unhealthy,
+                "idle": workers.idle,
+                "initializing": workers.initializing,
+                "ready": workers.idle,
+                "running": workers.running,
+                "throttled": workers.throttled,
+                "unhealthy": workers.unhealthy,
             },
         }
     )

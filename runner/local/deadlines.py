@@ -18,6 +18,9 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._at)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._at
+
     def set(self, key: str, at: float) -> None:
         """Make *at* the deadline of *key*, in place of any other."""
         if self._at.get(key) == at:
@@ -27,6 +30,10 @@ class Deadlines:
         if len(self._heap) > 2 * len(self._at) + 64:
             self._heap = [(at, key) for key, at in self._at.items()]
             heapq.heapify(self._heap)
+
+    def hasten(self, key: str, at: float) -> None:
+        """Make *at* the deadline of *key*, unless it has an earlier one."""
+        self.set(key, min(at, self._at.get(key, at)))
 
     def drop(self, key: str) -> None:
         """Forget *key*, if it is known."""

@@ -1,21 +1,18 @@
 """Make the environment in which a worker runs: what RunPod gives it, and nothing that is secret."""
 
 import os
+import site
 from collections.abc import Collection, Mapping
-
-from runner.local.processes import MARK
 
 PING_INTERVAL_MS = 10_000
 
 
-def worker_environment(
-    *, endpoint_url: str, endpoint: str, worker_id: str, key: str, home: str, mark: str
-) -> dict[str, str]:
+def protocol(*, endpoint_url: str, endpoint: str, worker_id: str, key: str) -> dict[str, str]:
     """
     The variables that a worker finds its server by.
 
     The worker itself puts its ids in place of ``$ID`` and ``$RUNPOD_POD_ID``, and appends ``&...``, so every URL needs
-    its ``?``. HOME is private because the SDK prefers a key in ``~/.runpod/config.toml`` to the one given here.
+    its ``?``.
 
     Source: runpod 1.12.0 worker code (rp_job, rp_http, rp_ping, rp_fitness).
     """
@@ -26,19 +23,29 @@ def worker_environment(
         "RUNPOD_WEBHOOK_PING": f"{endpoint_url}/ping/$RUNPOD_POD_ID?gpu=LOCAL",
         "RUNPOD_PING_INTERVAL": str(PING_INTERVAL_MS),
         "RUNPOD_POD_ID": worker_id,
-        "RUNPOD_POD_HOSTNAME": worker_id,
         "RUNPOD_ENDPOINT_ID": endpoint,
         "RUNPOD_AI_API_KEY": key,
-        "RUNPOD_DEBUG_LEVEL": "INFO",
         # Without these the SDK refuses to start on machines with little memory or without internet.
         "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
         "RUNPOD_SKIP_GPU_CHECK": "true",
-        "HOME": home,
-        MARK: mark,
     }
 
 
 def inherited(hide: Collection[str], token: str) -> Mapping[str, str]:
-    """Our own environment without RunPod's key, the variables in *hide*, and any that holds *token*."""
+    """
+    Our own environment as a worker may see it.
+
+    Left out are RunPod's key, the variables in *hide*, any that holds *token*, and what RunPod says to its own workers:
+    we may be running in one.
+    """
     hidden = {"RUNPOD_API_KEY", *hide}
-    return {name: value for name, value in os.environ.items() if name not in hidden and token not in value}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in hidden and token not in value and not name.startswith(_OF_OTHERS)
+    }
+    # Packages of `pip install --user` are looked for below HOME, which a worker has of its own.
+    return {"RUNPOD_DEBUG_LEVEL": "INFO", "PYTHONUSERBASE": site.getuserbase(), **kept}
+
+
+_OF_OTHERS = ("RUNPOD_WEBHOOK_", "RUNPOD_POD_", "RUNPOD_REALTIME_", "RUNPOD_PING_")

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """RunPod's statuses. TIMED_OUT is never reached here: a job whose ttl passes is gone."""
+    """RunPod's statuses. TIMED_OUT is reached on demand only: a job whose ttl passes is gone."""
 
     IN_QUEUE = "IN_QUEUE"
     IN_PROGRESS = "IN_PROGRESS"
@@ -36,7 +36,9 @@ class Job:
     One job. *input*, *output*, *error* and *chunks* are JSON texts; None means that there is none.
 
     *output* is a progress report while the job is in progress. *delay_ms* is None until a worker took the job,
-    *execution_ms* until it ended; both are of the last attempt.
+    *execution_ms* until it ended; both are of the last attempt. *webhook* is the URL that hears of the end;
+    *s3_config* goes to the worker, and to nobody else. *expires_at* is when an unfinished job is removed, wherever it
+    stands.
     """
 
     id: str
@@ -44,6 +46,8 @@ class Job:
     policy: Policy
     is_sync: bool
     queued_at: float
+    webhook: str | None = None
+    s3_config: bytes | None = None
     status: Status = Status.IN_QUEUE
     taken_at: float | None = None
     delay_ms: int | None = None
@@ -53,11 +57,10 @@ class Job:
     error: bytes | None = None
     retries: int = 0
     chunks: deque[bytes] = field(default_factory=deque)
+    expires_at: float = field(init=False)
 
-    @property
-    def expires_at(self) -> float:
-        """When an unfinished job is removed, wherever it stands."""
-        return self.queued_at + self.policy.ttl_s
+    def __post_init__(self) -> None:
+        self.expires_at = self.queued_at + self.policy.ttl_s
 
     def reset(self) -> None:
         """Forget the last attempt: the job is queued again."""

@@ -5,13 +5,14 @@ Decide what becomes of every job of one endpoint: RunPod's job states, purely.
                   ▲ │                │  │ │
                   │ └─cancel─────────│──│─┴─cancel─────▶ CANCELLED
                   └─worker died once─┘  └─worker died again, executionTimeout──▶ FAILED
-    FAILED ──retry──▶ IN_QUEUE          ttl over, purged, retention over ──▶ forgotten (404)
+    FAILED, TIMED_OUT ──retry──▶ IN_QUEUE       ttl over, purged, retention over ──▶ forgotten (404)
 
 No I/O and no clock: *now* is always seconds on one monotonic clock. No operation looks at more than the jobs it is
 about, so ten thousand queued jobs cost a request no more than ten.
 
 Sources: RunPod docs, "Operation reference", "Execution policies" (read August 2026); what a lost worker and a passed
-executionTimeout look like is from public field reports, which agree on FAILED, `job timed out after 1 retries`.
+executionTimeout look like is from public field reports, which agree on FAILED, `job timed out after 1 retries`. The
+docs' own TIMED_OUT is there on demand (`times_out`).
 """
 
 import math
@@ -55,6 +56,8 @@ class Jobs:
         retention_s: How long a /run job's result is kept after its end; RunPod: 30 min.
         sync_retention_s: The same for /runsync; RunPod: 1 min.
         on_change: Called after every change of a job's status, output or chunks, and when it is forgotten.
+
+    While `times_out` is set, a passed executionTimeout ends a job TIMED_OUT, as the docs have it, instead of FAILED.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Jobs:
         sync_retention_s: float = 60.0,
         on_change: Callable[[Job], None] = lambda job: None,
     ) -> None:
+        self.times_out = False
         self._retention_s = {False: retention_s, True: sync_retention_s}
         self._on_change = on_change
         self._jobs: dict[str, Job] = {}
@@ -122,9 +126,23 @@ class Jobs:
         job.reset()
         job.retries = 0
         job.queued_at = now
+        job.expires_at = now + job.policy.ttl_s
         self._retried += 1
         self._requeue(job)
         return True
+
+    def shorten(self, job_id: str, now: float, ttl_s: float) -> None:
+        """
+        Let the job live for *ttl_s* from now: an unfinished one whatever its policy says, a result never longer.
+
+        Source: RunPod docs, /status, ``ttl`` (read August 2026); older ones say that it removes a result sooner.
+        """
+        job = self._jobs[job_id]
+        if job.status.is_final:
+            self._deadlines.hasten(job_id, now + ttl_s)
+        else:
+            job.expires_at = now + ttl_s
+            self._deadlines.set(job_id, self._unfinished_until(job))
 
     def purge(self) -> int:
         """Forget every queued job; how many there were."""
@@ -157,7 +175,7 @@ class Jobs:
         job.delay_ms = max(0, int((now - job.queued_at) * 1000))
         self._taken.setdefault(worker_id, {})[job.id] = job
         self._in_progress += 1
-        self._deadlines.set(job.id, min(job.expires_at, now + job.policy.execution_timeout_s))
+        self._deadlines.set(job.id, self._unfinished_until(job))
         self._on_change(job)
         return job
 
@@ -202,15 +220,20 @@ class Jobs:
 
     def worker_died(self, worker_id: str, now: float) -> None:
         """Queue the worker's jobs first again; those that lost a worker before are FAILED."""
-        for job in list(self._taken.get(worker_id, {}).values()):
-            if job.retries >= AUTOMATIC_RETRIES:
-                self._give_up(job, now)
-                continue
-            self._release(job)
-            job.reset()
-            job.retries += 1
-            self._retried += 1
-            self._requeue(job, first=True)
+        for job_id in reversed(self.held_by(worker_id)):  # each goes before all others, so the oldest comes last
+            self.lost(job_id, now)
+
+    def lost(self, job_id: str, now: float) -> None:
+        """Queue a job in progress first again, whose worker will not speak of it any more; FAILED the second time."""
+        job = self._jobs[job_id]
+        if job.retries >= AUTOMATIC_RETRIES:
+            self._give_up(job, now)
+            return
+        self._release(job)
+        job.reset()
+        job.retries += 1
+        self._retried += 1
+        self._requeue(job, first=True)
 
     def expire(self, now: float) -> list[Stop]:
         """Do what is due by *now*; returns what must be stopped."""
@@ -225,8 +248,14 @@ class Jobs:
             else:
                 # RunPod counts the retry it would have made, and gives up: the time is spent either way.
                 job.retries = AUTOMATIC_RETRIES
-                self._give_up(job, now)
+                self._give_up(job, now, Status.TIMED_OUT if self.times_out else Status.FAILED)
         return stops
+
+    def _unfinished_until(self, job: Job) -> float:
+        """When this job, unfinished, is removed or has run for too long."""
+        if job.taken_at is None:
+            return job.expires_at
+        return min(job.expires_at, job.taken_at + job.policy.execution_timeout_s)
 
     def _held(self, job_id: str, worker_id: str) -> Job | None:
         return self._taken.get(worker_id, {}).get(job_id)
@@ -241,7 +270,7 @@ class Jobs:
         queue[job.id] = job
         if first:
             queue.move_to_end(job.id, last=False)
-        self._deadlines.set(job.id, job.expires_at)
+        self._deadlines.set(job.id, self._unfinished_until(job))
         self._on_change(job)
 
     def _release(self, job: Job) -> None:
@@ -264,13 +293,13 @@ class Jobs:
         if status is Status.CANCELLED:
             job.output = None
         self._completed += status is Status.COMPLETED
-        self._failed += status is Status.FAILED
+        self._failed += status in (Status.FAILED, Status.TIMED_OUT)
         self._deadlines.set(job.id, now + self._retention_s[job.is_sync])
         self._on_change(job)
 
-    def _give_up(self, job: Job, now: float) -> None:
+    def _give_up(self, job: Job, now: float, status: Status = Status.FAILED) -> None:
         job.output, job.error = None, GAVE_UP
-        self._finish(job, Status.FAILED, now)
+        self._finish(job, status, now)
 
     def _forget(self, job: Job) -> None:
         self._release(job)

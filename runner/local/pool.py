@@ -1,8 +1,10 @@
 """Keep an endpoint's workers running: start, watch, end and restart them."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from runner.local import broken
 from runner.local.endpoint import Endpoint
@@ -21,12 +23,14 @@ class Setup:
     """
     How workers are started: *command*, in the variables that *environment* makes of a worker id and a home folder.
 
-    *handler* is their ``PATH.py:function``, for messages; *grace_s* what they have between SIGTERM and SIGKILL.
+    *source* is what they are made of, for messages; *folder* where they work, None for our own working directory;
+    *grace_s* what they have between SIGTERM and SIGKILL.
     """
 
-    handler: str
+    source: broken.Source
     command: Sequence[str]
     environment: Callable[[str, str], Mapping[str, str]]
+    folder: Path | None
     grace_s: float
     on_output: Callable[[str, str], None] | None
 
@@ -38,7 +42,7 @@ class Slot:
     number: int
     starts: int = 0
     failures: int = 0
-    is_waiting: bool = False
+    process: WorkerProcess | None = None
 
 
 class Pool:
@@ -49,8 +53,10 @@ class Pool:
     *ended* is set when no process is left after `close`.
     """
 
+    leased = False
+
     def __init__(self, endpoint: Endpoint, setup: Setup, *, workers: int) -> None:
-        self.handler = setup.handler
+        self.source = setup.source
         self.started: asyncio.Future[broken.HandlerError | None] = asyncio.get_running_loop().create_future()
         self._endpoint = endpoint
         self._setup = setup
@@ -85,6 +91,17 @@ class Pool:
 
     # What the endpoint asks of its workers' keeper.
 
+    def admits(self, worker_id: str) -> bool:
+        # What a dead worker had still asked for must not be answered with a job that nobody would take back.
+        process = self._processes.get(worker_id)
+        return process is not None and not process.is_ending
+
+    def alive(self, worker_id: str) -> None:
+        """Not needed: we see its process."""
+
+    def left(self, worker_id: str) -> None:
+        """Not needed, for the same reason."""
+
     def ready(self, worker_id: str) -> None:
         process = self._processes.get(worker_id)
         if process is not None and not process.is_ready:
@@ -93,7 +110,7 @@ class Pool:
 
     def failed(self, worker_id: str, report: JsonObject) -> None:
         if worker_id in self._processes:
-            self._settle_start(broken.from_report(self._setup.handler, report))
+            self._settle_start(broken.from_report(self._setup.source, report))
 
     def end(self, worker_id: str) -> bool:
         process = self._processes.get(worker_id)
@@ -103,8 +120,11 @@ class Pool:
         return True
 
     def counts(self) -> tuple[int, int, int]:
-        ready = sum(process.is_ready for process in self._processes.values())
-        unhealthy = sum(slot.is_waiting for slot in self._slots)
+        ready = sum(slot.process is not None and slot.process.is_ready for slot in self._slots)
+        # One whose last worker could not live is so until the next can, not only while it waits for that.
+        unhealthy = sum(
+            slot.failures > 0 and (slot.process is None or not slot.process.is_ready) for slot in self._slots
+        )
         return len(self._slots) - ready - unhealthy, ready, unhealthy
 
     def _settle_start(self, reason: broken.HandlerError | None) -> None:
@@ -120,7 +140,7 @@ class Pool:
             try:
                 process = await self._start(slot)
             except OSError as error:  # out of processes, memory or disk: perhaps not for long
-                self._settle_start(broken.not_started(self._setup.handler, error))
+                self._settle_start(broken.not_started(self._setup.source, error))
                 slot.failures += 1
             else:
                 await self._watch(slot, process)
@@ -134,9 +154,10 @@ class Pool:
         exit_code = await process.exited
         was_busy = bool(self._endpoint.jobs.held_by(process.worker_id))
         del self._processes[process.worker_id]
+        slot.process = None
         self._endpoint.forget_worker(process.worker_id)
         if not process.is_ready and not process.is_ending:
-            self._settle_start(broken.from_exit(self._setup.handler, exit_code, list(process.last_lines)))
+            self._settle_start(broken.from_exit(self._setup.source, exit_code, list(process.last_lines)))
         self._count(slot, process, exit_code, was_busy=was_busy)
 
     async def _start(self, slot: Slot) -> WorkerProcess:
@@ -152,10 +173,11 @@ class Pool:
             worker_id,
             self._setup.command,
             lambda home: self._setup.environment(worker_id, home),
+            folder=self._setup.folder,
             grace_s=self._setup.grace_s,
             on_line=on_line,
         )
-        self._processes[worker_id] = process
+        self._processes[worker_id] = slot.process = process
         if self._closing.is_set():
             process.end()
         return process
@@ -174,11 +196,6 @@ class Pool:
     async def _back_off(self, slot: Slot) -> None:
         if slot.failures == 0 or self._closing.is_set():
             return
-        slot.is_waiting = True
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(BACK_OFF_MAX_S, BACK_OFF_FIRST_S * 2.0 ** min(slot.failures - 1, 20))):
                 await self._closing.wait()
-        except TimeoutError:
-            return
-        finally:
-            slot.is_waiting = False

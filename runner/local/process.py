@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 from runner.local import processes
@@ -45,11 +46,14 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         command: Sequence[str],
         environment: Callable[[str], Mapping[str, str]],
         *,
+        folder: Path | None,
         grace_s: float,
         on_line: Callable[[str], None],
     ) -> Self:
         """
         Start *command* under a launcher, with a home folder of its own, for which *environment* makes the variables.
+
+        It works in *folder*, None for our own working directory.
 
         Raises:
             OSError: the launcher can't be started.
@@ -63,6 +67,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             await asyncio.get_running_loop().subprocess_exec(
                 lambda: process,
                 *launcher,
+                cwd=folder,
                 env=variables,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C in the terminal is for the server alone

@@ -9,6 +9,7 @@ import secrets
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,11 +20,16 @@ from runner.clock import Clock, SystemClock
 from runner.errors import UsageError
 from runner.local import broken
 from runner.local.accepted import AcceptedLog
-from runner.local.broken import HandlerError
+from runner.local.broken import HandlerError, Source
 from runner.local.endpoint import Endpoint
-from runner.local.environment import inherited, worker_environment
+from runner.local.environment import inherited, protocol
+from runner.local.faults import Faults
+from runner.local.gate import Gate
+from runner.local.limits import RateLimits
 from runner.local.pool import Pool, Setup
+from runner.local.processes import MARK
 from runner.local.routing import Routing
+from runner.local.webhook import Webhooks, WebhookTerms
 
 __all__ = ["HandlerError", "LocalServer", "Served"]
 
@@ -36,17 +42,20 @@ _ANSWER_LIMIT_S = 0.5
 @dataclass(frozen=True)
 class Served:
     """
-    One endpoint to serve: *name* is its endpoint id, *handler* an absolute ``/path/file.py:function``.
+    One endpoint to serve: *name* is its endpoint id.
 
-    Without a handler, the endpoint's workers are started by somebody else, in `LocalServer.environment`, and *workers*
-    means nothing. *return_aggregate_stream* as in the SDK, but on by default: the output of a generator is the list of
-    its yields.
+    Its *workers* run either *handler*, an absolute ``/path/file.py:function``, or *command*, a program and its
+    arguments, started in *folder*. With neither, they are started by somebody else, with `LocalServer.variables`.
+    *return_aggregate_stream* is for handlers, as in the SDK, but on by default: the output of a generator is the list
+    of its yields.
     """
 
     name: str
     handler: str | None
     workers: int = 1
     return_aggregate_stream: bool = True
+    command: Sequence[str] | None = None
+    folder: Path | None = None
 
 
 class LocalServer:
@@ -67,10 +76,17 @@ class LocalServer:
         retention_s: How long results are kept; RunPod: 30 min.
         sync_retention_s: The same for /runsync; RunPod: 1 min.
         start_limit_s: How long a worker may take to import its handler. RunPod marks workers unhealthy after 7 min.
-        grace_s: What a worker gets between SIGTERM and SIGKILL.
+        grace_s: What a worker gets between SIGTERM and SIGKILL. A real one needs about a second to leave.
+        stop_limit_s: How long a worker that listens to orders to stop one job may take to hear one, before it is ended:
+            a plain function keeps a real worker from hearing anything.
+        lease_s: How long a worker that others started may be silent about a job, before that is run again, or FAILED
+            the second time. Real workers ping every 10 s; RunPod gives up on silent ones after 30 to 50 s.
+        rate_limits: What clients are held to, None for nothing; `RateLimits()` is RunPod's table.
+        faults: What goes wrong on purpose.
+        webhooks: Where webhooks may be sent; by default to loopback addresses only.
 
     Raises, on entering:
-        HandlerError: a handler can't be imported.
+        HandlerError: a handler can't be imported, or a command does not become a worker.
         UsageError: an endpoint, the host or the port can't be served.
     """
 
@@ -87,7 +103,12 @@ class LocalServer:
         retention_s: float = 1800.0,
         sync_retention_s: float = 60.0,
         start_limit_s: float = 420.0,
-        grace_s: float = 0.5,
+        grace_s: float = 2.0,
+        stop_limit_s: float = 5.0,
+        lease_s: float = 40.0,
+        rate_limits: RateLimits | None = None,
+        faults: Faults | None = None,
+        webhooks: WebhookTerms | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.port = port
@@ -103,12 +124,29 @@ class LocalServer:
         self._sync_retention_s = sync_retention_s
         self._start_limit_s = start_limit_s
         self._grace_s = grace_s
+        self._stop_limit_s = stop_limit_s
+        self._lease_s = lease_s
+        self._rate_limits = rate_limits
+        self._faults = faults or Faults()
+        self._webhook_terms = webhooks or WebhookTerms()
         self._clock = clock or SystemClock()
         self._endpoints: dict[str, Endpoint] = {}
+        self._gates: dict[str, Gate] = {}
         self._pools: list[Pool] = []
         self._group = asyncio.TaskGroup()
         self._files = contextlib.ExitStack()
         self._runner: web.ServerRunner | None = None
+        self._webhooks: Webhooks | None = None
+
+    @property
+    def refused(self) -> dict[str, dict[str, int]]:
+        """How many requests the rate limits refused, by endpoint and operation."""
+        return {name: gate.refused for name, gate in self._gates.items()}
+
+    def set_faults(self, faults: Faults) -> None:
+        """Have *faults* from now on, drawn from the beginning; times go on counting from the server's start."""
+        for gate in self._gates.values():
+            gate.set_faults(faults)
 
     @property
     def base_url(self) -> str:
@@ -116,23 +154,24 @@ class LocalServer:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self.port}/v2"
 
+    def variables(self, name: str, worker_id: str) -> dict[str, str]:
+        """
+        What a worker of endpoint *name* finds us by: RunPod's own variables, nothing else.
+
+        No two living workers may have the same *worker_id*.
+        """
+        url = f"{self.base_url}/{name}"
+        return protocol(endpoint_url=url, endpoint=name, worker_id=worker_id, key=self._worker_key)
+
     def environment(self, name: str, worker_id: str, home: str) -> dict[str, str]:
         """
-        The variables in which a worker of endpoint *name* must run, secrets of the user's own environment removed.
+        The whole environment of a worker that is started here: `variables`, and ours without the user's secrets.
 
-        *worker_id* must be new: an id is used up when its worker ends. *home* is a folder for that worker alone.
+        *worker_id* must be new. *home* is a folder for that worker alone: the SDK would prefer a key in
+        ``~/.runpod/config.toml`` to the one given here.
         """
-        return {
-            **self._environment,
-            **worker_environment(
-                endpoint_url=f"{self.base_url}/{name}",
-                endpoint=name,
-                worker_id=worker_id,
-                key=self._worker_key,
-                home=home,
-                mark=f"{self._mark}-{worker_id}",
-            ),
-        }
+        own = {"HOME": home, "RUNPOD_POD_HOSTNAME": worker_id, MARK: f"{self._mark}-{worker_id}"}
+        return {**self._environment, **self.variables(name, worker_id), **own}
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -154,22 +193,30 @@ class LocalServer:
         log = None
         if self._log_path is not None:
             log = self._files.enter_context(AcceptedLog(self._log_path, self._clock))
+        self._webhooks = Webhooks(self._group, self._webhook_terms, log, self._on_output)
         for served in self._served:
-            self._endpoints[served.name] = Endpoint(
+            endpoint = self._endpoints[served.name] = Endpoint(
                 served.name,
                 clock=self._clock,
                 retention_s=self._retention_s,
                 sync_retention_s=self._sync_retention_s,
                 log=log,
+                lease_s=self._lease_s,
+                stop_limit_s=self._stop_limit_s,
+                on_end=partial(self._webhooks.send, served.name),
+            )
+            self._gates[served.name] = Gate(
+                endpoint, self._clock, limits=self._rate_limits, faults=self._faults, log=log
             )
         await self._listen()
-        self._pools = [self._pool(one, one.handler) for one in self._served if one.handler is not None]
+        setups = [(served, setup) for served in self._served if (setup := self._setup(served)) is not None]
+        self._pools = [Pool(self._endpoints[one.name], setup, workers=one.workers) for one, setup in setups]
         for pool in self._pools:
             pool.start(self._group)
         await self._first_workers()
 
     async def _listen(self) -> None:
-        routing = Routing(self._endpoints, authorization=f"Bearer {self._token}", worker_authorization=self._worker_key)
+        routing = Routing(self._gates, token=self._token, worker_key=self._worker_key)
         server = web.Server(routing.answer, handler_cancellation=True, access_log=None, auto_decompress=False)
         self._runner = web.ServerRunner(server, shutdown_timeout=_ANSWER_LIMIT_S)
         await self._runner.setup()
@@ -182,14 +229,23 @@ class LocalServer:
             raise UsageError(f"can't listen on {self._host} port {self.port}: {reason}", fix=fix) from error
         self.port = self._runner.addresses[0][1]
 
-    def _pool(self, served: Served, handler: str) -> Pool:
-        def environment(worker_id: str, home: str) -> dict[str, str]:
-            return self.environment(served.name, worker_id, home)
+    def _setup(self, served: Served) -> Setup | None:
+        """How the workers of an endpoint are started, None if that is somebody else's business."""
 
-        aggregate = "--aggregate" if served.return_aggregate_stream else "--no-aggregate"
-        command = [sys.executable, "-P", "-m", "runner.local.worker", aggregate, handler]
-        setup = Setup(handler, command, environment, self._grace_s, self._on_output)
-        return Pool(self._endpoints[served.name], setup, workers=served.workers)
+        def environment(worker_id: str, home: str) -> dict[str, str]:
+            # What a program prints through a pipe would come when it ends; our own worker sees to that by itself.
+            early = {} if served.command is None else {"PYTHONUNBUFFERED": "1"}
+            return early | self.environment(served.name, worker_id, home)
+
+        if served.command is not None:
+            source, command = Source.of_command(served.command), served.command
+        elif served.handler is not None:
+            aggregate = "--aggregate" if served.return_aggregate_stream else "--no-aggregate"
+            source = Source.of_handler(served.handler)
+            command = [sys.executable, "-P", "-m", "runner.local.worker", aggregate, served.handler]
+        else:
+            return None
+        return Setup(source, command, environment, served.folder, self._grace_s, self._on_output)
 
     async def _first_workers(self) -> None:
         """Wait for the first worker of each endpoint; the first that fails is the error."""
@@ -200,7 +256,7 @@ class LocalServer:
                         raise reason
         except TimeoutError:
             slow = next(pool for pool in self._pools if not pool.started.done())
-            raise broken.too_slow(slow.handler, self._start_limit_s) from None
+            raise broken.too_slow(slow.source, self._start_limit_s) from None
 
     async def _leave(self, error: BaseException | None) -> None:
         try:
@@ -230,6 +286,8 @@ class LocalServer:
             await self._ended()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._webhooks is not None:
+            await self._webhooks.close()
 
     async def _ended(self) -> None:
         """Wait until all workers are gone, and kill those that are not in time."""
@@ -258,6 +316,8 @@ def _checked(served: Sequence[Served]) -> Sequence[Served]:
             raise UsageError(f"'{one.name}' can't be an endpoint id", fix="use letters, digits, '-' and '_' only")
         if names.count(one.name) > 1:
             raise UsageError(f"two endpoints are named '{one.name}'", fix="give each its own name")
+        if one.handler is not None and one.command is not None:
+            raise UsageError(f"endpoint '{one.name}' has a handler and a command", fix="give it one of the two")
         if one.workers < 1:
             raise UsageError(f"endpoint '{one.name}' needs at least 1 worker, found {one.workers}")
     return tuple(served)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -55,20 +56,40 @@ def encode(value: JsonValue) -> bytes:
             raise BadBody("bad request: body: nested too deeply") from error
 
 
-def submission(body: bytes) -> tuple[JsonValue, Policy]:
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a client asks for: any JSON value as *input*. *webhook* and *s3_config* are None when they are not there."""
+
+    input: JsonValue
+    policy: Policy
+    webhook: str | None = None
+    s3_config: JsonObject | None = None
+
+
+def submission(body: bytes) -> Submission:
     """
-    The input and the policy in the body of /run or /runsync.
+    What the body of /run or /runsync asks for. Unknown keys are ignored, as RunPod does.
 
     Raises:
-        BadBody: no JSON object, no ``input`` key, or a policy of the wrong types. Any JSON value may be the input, and
-            unknown keys are ignored, as RunPod does.
+        BadBody: no JSON object, no ``input`` key, or a policy, webhook or s3Config of the wrong types.
     """
     value = parse(body)
     if not isinstance(value, dict):
         raise BadBody("bad request: body: must be a JSON object")
     if "input" not in value:
         raise BadBody("bad request: body: 'input' is required")
-    return value["input"], _policy(value.get("policy"))
+    webhook = value.get("webhook")
+    if webhook is not None and not (isinstance(webhook, str) and _is_unicode(webhook)):
+        raise BadBody("bad request: body: 'webhook' must be a URL")
+    s3_config = value.get("s3Config")
+    if s3_config is not None and not isinstance(s3_config, dict):
+        raise BadBody("bad request: body: 's3Config' must be an object")
+    return Submission(value["input"], _policy(value.get("policy")), webhook or None, s3_config)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether *text* can be written again: JSON can name half a character."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _policy(value: JsonValue) -> Policy:

@@ -11,6 +11,7 @@ from runner.local.answers import MIB, Route, TooLarge, answer, bad_request, read
 from runner.local.client_api import GET, POST, STREAM_LIMIT_BYTES
 from runner.local.endpoint import Endpoint
 from runner.local.job import Job
+from runner.values import JsonObject
 
 RESULT_LIMIT_MIB = 20
 HOLD_S = 20.0
@@ -34,8 +35,7 @@ async def take_batch(endpoint: Endpoint, request: web.BaseRequest, worker_id: st
 
 
 async def _take(endpoint: Endpoint, request: web.BaseRequest, worker_id: str, *, limit: int) -> list[Job]:
-    if endpoint.workers is not None:
-        endpoint.workers.ready(worker_id)
+    endpoint.workers.ready(worker_id)
     if request.query.get("job_in_progress") == "0" and endpoint.jobs.held_by(worker_id):
         # It holds nothing, so what we think it has was lost on the way: handed out as it hung up, or its result
         # could not be posted. The worker will never speak of it again.
@@ -48,8 +48,13 @@ async def _take(endpoint: Endpoint, request: web.BaseRequest, worker_id: str, *,
 
 
 def _offer(job: Job) -> bytes:
-    """What a worker gets of a job. Ids are ours and need no escaping."""
-    return b'{"id":"%b","input":%b}' % (job.id.encode(), job.input)
+    """What a worker gets of a job."""
+    offer: JsonObject = {"id": job.id, "input": wire.fragment(job.input)}
+    if job.webhook is not None:
+        offer["webhook"] = job.webhook
+    if job.s3_config is not None:
+        offer["s3Config"] = wire.fragment(job.s3_config)
+    return wire.encode(offer)
 
 
 async def _hand_over(
@@ -79,6 +84,7 @@ async def done(endpoint: Endpoint, request: web.BaseRequest, worker_id: str, job
     A result that can't be taken (not JSON, NaN in it, over 20 MiB) is refused once and for all, and the job is
     COMPLETED without output, as on RunPod (runpod-python issue 309).
     """
+    endpoint.workers.alive(worker_id)
     try:
         # Sent as application/x-www-form-urlencoded, but it is JSON: the type is not looked at.
         posted = wire.result(await read_body(request, limit_mib=RESULT_LIMIT_MIB))
@@ -98,6 +104,7 @@ async def done(endpoint: Endpoint, request: web.BaseRequest, worker_id: str, job
 
 async def chunk(endpoint: Endpoint, request: web.BaseRequest, worker_id: str, job_id: str) -> web.Response:
     """POST /job-stream/{worker}/{job}: one partial output, of at most 1 MiB."""
+    endpoint.workers.alive(worker_id)
     body = await read_body(request, limit_mib=STREAM_LIMIT_BYTES // MIB)
     endpoint.jobs.chunk(job_id, worker_id, wire.encode(wire.result(body)))
     return answer({"status": "ok"})
@@ -105,23 +112,34 @@ async def chunk(endpoint: Endpoint, request: web.BaseRequest, worker_id: str, jo
 
 async def stop(endpoint: Endpoint, request: web.BaseRequest, worker_id: str) -> web.Response:
     """GET /job-stop/{worker}: which of its jobs to stop, or 204 after a while."""
+    endpoint.workers.alive(worker_id)
     job_ids = await endpoint.stops(worker_id, HOLD_S)
     return answer({"jobsToStop": job_ids}) if job_ids else _nothing()
 
 
 async def ping(endpoint: Endpoint, request: web.BaseRequest, worker_id: str) -> web.Response:
     """
-    GET /ping/{worker}: the worker is alive; or, with ``status=unhealthy``, it is about to exit, and why.
+    GET /ping/{worker}?job_id=a,b: the worker is alive, and has these jobs, no others; or, with ``status=unhealthy``, it
+    is about to exit, and why.
 
     Our own worker POSTs the latter, with an object that says more than the query's 256 characters.
     """
     body = await read_body(request, limit_mib=1)
-    if request.query.get("status") == "unhealthy" and endpoint.workers is not None:
+    if request.query.get("status") == "unhealthy":
         report = wire.result(body) if body else {}
         query = {key: request.query.get(key, "") for key in ("check", "reason")}
         endpoint.workers.failed(worker_id, query | report)
+    else:
+        endpoint.workers.alive(worker_id)
+        endpoint.works_on(worker_id, frozenset(request.query.get("job_id", "").split(",")))
     return answer({"status": "ok"})
 
+
+POLLED = frozenset({"job-take", "job-take-batch", "job-stop"})
+"""What a worker asks again and again, at once after any answer but 429."""
+
+REFUSAL_HOLD_S = 1.0
+"""How long such a request with a wrong key is held before it is refused."""
 
 ROUTES = {
     "job-take": Route(GET, 1, take),

@@ -3,9 +3,6 @@ from dataclasses import astuple
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from runner.local.job import Job, Policy, Status
 from runner.local.jobs import GAVE_UP, Counts, Jobs, Stop
@@ -216,109 +213,6 @@ def test_ten_thousand_queued_jobs_cost_a_request_no_more_than_ten() -> None:
     seconds(10)
     few, many = min(seconds(10) for _ in range(3)), min(seconds(10_000) for _ in range(3))
     assert many < 5 * few + 0.01
-
-
-class Life(RuleBasedStateMachine):
-    """Any order of calls, against what must hold at every instant."""
-
-    known = Bundle("known")
-    workers = st.sampled_from(["w1", "w2"])
-
-    @initialize()
-    def start(self) -> None:
-        self.now = NOW
-        self.made = 0
-        self.jobs = Jobs(retention_s=50.0, sync_retention_s=5.0, on_change=lambda job: self.changed.append(job.id))
-        self.changed: list[str] = []
-        self.ended: dict[str, tuple[Any, ...]] = {}
-        self.finals = 0
-
-    @rule(target=known, ttl_s=st.sampled_from([3.0, 1000.0]), low=st.booleans(), is_sync=st.booleans())
-    def enqueue(self, ttl_s: float, low: bool, is_sync: bool) -> str:
-        self.made += 1
-        job_id = f"job-{self.made}"
-        queued(self.jobs, job_id, now=self.now, is_sync=is_sync, ttl_s=ttl_s, low_priority=low, execution_timeout_s=4)
-        return job_id
-
-    @rule(worker=workers)
-    def take(self, worker: str) -> None:
-        taken = self.jobs.take(worker, self.now)
-        assert (taken is not None) or not self.jobs.is_queued()
-
-    @rule(worker=workers, job_id=known, error=st.sampled_from([None, b"1"]))
-    def done(self, worker: str, job_id: str, error: bytes | None) -> None:
-        held = job_id in self.jobs.held_by(worker)
-        assert self.jobs.done(job_id, worker, self.now, output=b"1", error=error) is held
-
-    @rule(worker=workers, job_id=known)
-    def speak(self, worker: str, job_id: str) -> None:
-        held = job_id in self.jobs.held_by(worker)
-        assert self.jobs.progress(job_id, worker, b"2") is held
-        assert self.jobs.chunk(job_id, worker, b"3") is held
-
-    @rule(worker=workers, job_id=known)
-    def give_back(self, worker: str, job_id: str) -> None:
-        self.jobs.give_back(job_id, worker)
-
-    @rule(worker=workers)
-    def die(self, worker: str) -> None:
-        self.jobs.worker_died(worker, self.now)
-        assert self.jobs.held_by(worker) == []
-
-    @rule(job_id=known)
-    def cancel(self, job_id: str) -> None:
-        if self.jobs.find(job_id) is not None:
-            self.jobs.cancel(job_id, self.now)
-
-    @rule(job_id=consumes(known))
-    def retry(self, job_id: str) -> None:
-        if self.jobs.find(job_id) is not None and self.jobs.retry(job_id, self.now):
-            self.ended.pop(job_id)
-
-    @rule()
-    def purge(self) -> None:
-        assert self.jobs.purge() >= 0
-        assert not self.jobs.is_queued()
-
-    @rule(seconds=st.sampled_from([0.5, 2.0, 30.0]))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-        self.jobs.expire(self.now)
-        deadline = self.jobs.next_deadline()
-        assert deadline is None or deadline > self.now
-
-    @invariant()
-    def the_counters_add_up(self) -> None:
-        states = [job.status for job in self.jobs._jobs.values()]
-        counts = self.jobs.counts()
-        assert counts.in_queue == states.count(Status.IN_QUEUE)
-        assert counts.in_progress == states.count(Status.IN_PROGRESS)
-        held = [job_id for worker in ("w1", "w2") for job_id in self.jobs.held_by(worker)]
-        assert len(held) == counts.in_progress
-        assert self.jobs.busy_workers() == sum(bool(self.jobs.held_by(worker)) for worker in ("w1", "w2"))
-        assert counts.completed + counts.failed >= self.finals
-        self.finals = counts.completed + counts.failed
-
-    @invariant()
-    def what_ended_stays_as_it_was(self) -> None:
-        for job in self.jobs._jobs.values():
-            if job.status.is_final:
-                seen = (job.status, job.output, job.error, job.delay_ms, job.execution_ms, job.worker_id, job.retries)
-                assert self.ended.setdefault(job.id, seen) == seen
-
-    @invariant()
-    def every_known_job_has_a_deadline(self) -> None:
-        assert len(self.jobs._deadlines) == len(self.jobs._jobs)
-
-
-TestLife = Life.TestCase
-TestLife.settings = settings(
-    derandomize=True,
-    max_examples=40,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
 
 
 def test_counts_are_plain_numbers() -> None:

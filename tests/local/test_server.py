@@ -222,7 +222,9 @@ async def test_health_counts_jobs_and_workers() -> None:
 
 
 @pytest.mark.parametrize(
-    "token", ["", "Bearer", "Bearer wrong", TOKEN, f"bearer {TOKEN}", f"Bearer {TOKEN}x", "Bearer \u00e9"], ids=ascii
+    "token",
+    ["", "Bearer", "Bearer wrong", TOKEN[:-1], f"bearer {TOKEN}", f"Bearer {TOKEN}x", "Bearer \u00e9"],
+    ids=ascii,
 )
 async def test_a_wrong_token_is_refused_everywhere(token: str) -> None:
     """Also for endpoints and operations that don't exist: nothing is told to strangers."""
@@ -230,6 +232,12 @@ async def test_a_wrong_token_is_refused_everywhere(token: str) -> None:
         for path in ("health", "nothing", "job-take/w1", "status/x"):
             answer = await client.call("GET", path, token=token)
             assert (answer.status, answer.body) == (401, {"error": "unauthorized"})
+
+
+async def test_the_bare_token_is_taken_as_well() -> None:
+    """RunPod's documentation shows curl with it, and its SDKs send Bearer before it."""
+    async with serving(None) as client:
+        assert (await client.call("GET", "health", token=TOKEN)).status == 200
 
 
 async def test_client_and_worker_keys_are_no_use_to_each_other() -> None:
@@ -538,20 +546,30 @@ async def test_the_log_tells_what_was_accepted_and_how_it_ended(tmp_path: Path) 
         await posted(client, first, {"error": "x"})
         await client.call("POST", f"retry/{first}")
         sync = (await client.call("POST", "runsync?wait=20", json={"input": 1})).body["id"]
+        await client.call("GET", f"status/{first}", headers={"User-Agent": "me/1.0" + "x" * 100})
         await client.call("POST", "purge-queue")
+        await client.call("GET", f"status/{first}")
         lines = [json.loads(line) for line in path.read_text().splitlines()]
     events = [(line["event"], line.get("operation"), line.get("job_id"), line.get("status")) for line in lines]
     assert events == [
         ("earlier", None, None, None),
         ("accepted", "run", first, None),
+        ("asked", "run", first, 200),
         ("done", None, first, "FAILED"),
         ("accepted", "retry", first, None),
+        ("asked", "retry", first, 200),
         ("accepted", "runsync", sync, None),
+        ("asked", "runsync", sync, 200),
+        ("asked", "status", first, 200),
         ("done", None, first, None),
         ("done", None, sync, None),
+        ("asked", "purge-queue", None, 200),
+        ("asked", "status", first, 404),
     ]
-    assert lines[1]["input"] == input_hash({"a": 2, "b": 1}) == lines[3]["input"]
+    assert lines[1]["input"] == input_hash({"a": 2, "b": 1}) == lines[4]["input"]
     assert (lines[1]["endpoint"], len(lines[1]["input"])) == ("ep", 32)
+    assert lines[8]["client"] == "me/1.0" + "x" * 74
+    assert lines[8]["fault"] is None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "example.com", ""])
