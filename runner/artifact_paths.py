@@ -60,8 +60,9 @@ def _kinds(raw: JsonValue) -> list[str] | None:
     """The kinds that an artifact is written with; None where a key that is unknown may have been meant as one."""
     if not isinstance(raw, dict):
         return None
-    written = [kind for kind in ARTIFACT_KINDS if kind in raw]
-    return written if written or not set(raw) - {"path"} else None
+    # null is as if the key were not there, save for `json`, of which it is a value
+    written = [kind for kind in ARTIFACT_KINDS if kind in raw and (raw[kind] is not None or kind == "json")]
+    return written if written or not set(raw) - {"path", *ARTIFACT_KINDS} else None
 
 
 def shared(loc: Loc, job: Job, runs: int) -> Iterator[Finding]:

@@ -59,6 +59,16 @@ class Folder:
         """The structured log."""
         return self.path / "log.jsonl"
 
+    @property
+    def stdin(self) -> Path:
+        """What stdin gave, where rows come from it."""
+        return self.path / "stdin.jsonl"
+
+    @property
+    def wish(self) -> Path:
+        """There while somebody asks the process that runs the batch to cancel it."""
+        return self.path / ".cancel"
+
     def read_manifest(self) -> JsonObject:
         """
         The manifest, as it was written when the batch started.
@@ -103,7 +113,13 @@ def prepare(root: Path) -> None:
         UsageError: it can't be written, or its file system has no dependable locks and no WAL.
     """
     try:
+        new = [folder for folder in (root, *root.parents) if not folder.exists()]
         root.mkdir(parents=True, exist_ok=True)
+        # Else a power failure may take the whole folder, and what was sent from it. The last two also where they were
+        # there: who made them may have been killed before this.
+        for folder in dict.fromkeys([*(one.parent for one in new), root.parent.parent, root.parent]):
+            with suppress(PermissionError):  # it may be one to pass through only
+                sync_folder(folder)
     except OSError as error:
         raise UsageError(
             f"the output folder {root} can't be made: {error.strerror}",
@@ -138,8 +154,28 @@ def _file_system(path: Path) -> str:
     return kind
 
 
+class Lock:
+    """The lock while it is held. Its file says who holds it, for people and for ``runner cancel``."""
+
+    def __init__(self, file: int, *, now: float) -> None:
+        self._file = file
+        since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+        pid = os.getpid()
+        self._told: JsonObject = {"pid": pid, "began": _stat(pid)[1], "host": platform.node(), "since": since}
+        self._tell()
+
+    def runs(self, folder: Folder) -> None:
+        """Say that it is held for the batch in *folder*."""
+        self._told["batch"] = folder.id
+        self._tell()
+
+    def _tell(self) -> None:
+        with suppress(OSError):  # on a full disk the lock holds all the same; only its text is missing
+            _put(self._file, self._told)
+
+
 @contextmanager
-def lock(root: Path, *, now: float) -> Iterator[None]:
+def lock(root: Path, *, now: float) -> Iterator[Lock]:
     """
     Hold the one place from which batches in *root* are written.
 
@@ -150,11 +186,9 @@ def lock(root: Path, *, now: float) -> Iterator[None]:
     """
     file = _lock_file(root / ".lock", root.name)
     try:
-        since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-        with suppress(OSError):  # on a full disk the lock holds all the same; only its text is missing
-            _put(file, {"pid": os.getpid(), "host": platform.node(), "since": since})
+        held = Lock(file, now=now)
         try:
-            yield
+            yield held
         finally:
             os.ftruncate(file, 0)
     finally:
@@ -187,14 +221,41 @@ def holder_is_alive(root: Path) -> bool:
     """Whether the process that last took the lock of *root* lives; for a person to read, no lock is tried for it."""
     try:
         found = json.loads((root / ".lock").read_bytes())
-        if found["host"] != platform.node():
-            return False
-        os.kill(found["pid"], 0)
-    except PermissionError:  # it lives, and is somebody else's
-        return True
+        return bool(found["host"] == platform.node() and _lives(found["pid"], found.get("began")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _lives(pid: int, began: str | None) -> bool:
+    """Whether the process *pid* that *began* then lives: its number may be another's by now, as in a new container."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # somebody else's
+        pass
+    except OSError:
+        return False
+    state, at = _stat(pid)
+    return state != "Z" and (began is None or at is None or at == began)
+
+
+def _stat(pid: int) -> tuple[str | None, str | None]:
+    """The state of a process, Z for one that is dead and not yet buried, and when it began; None where nobody says."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None, None
+    return fields[0], fields[19]
+
+
+def is_running(folder: Folder) -> bool:
+    """Whether a process that lives says that it runs the batch in *folder*."""
+    root = folder.path.parent
+    if not holder_is_alive(root):
+        return False
+    try:
+        return bool(json.loads((root / ".lock").read_bytes())["batch"] == folder.id)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return True
 
 
 def _holder(file: int) -> str:

@@ -11,19 +11,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from runner import artifact_paths, limits, matrix, spec, values, variables
+from runner import artifact_paths, limits, matrix, startup, values, variables
 from runner.compiler import ArtifactTemplate as ArtifactTemplate
 from runner.compiler import Compiler
 from runner.compiler import Templates as Templates
 from runner.errors import JobFileError, Problem, UsageError
-from runner.handlers import handler_problem
-from runner.inputs.find import data_file_problem
+from runner.inputs.find import STDIN, data_file_problem
 from runner.known import Known
 from runner.load import Document, Loaded, load
 from runner.spec import Endpoint, Health, Job, JobFileSpec, LocalEndpoint, Outputs, RemoteEndpoint, found
 from runner.thresholds import Threshold
 from runner.values import JsonObject, JsonValue
-from runner.wording import Finding, Loc, place, suggest
+from runner.wording import Finding, Loc, suggest
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,10 @@ class JobFile:
                 raise UsageError(f"unknown job '{name}' in {self.document.file}", fix=suggest(name, self.jobs))
         return [name for name in self.jobs if not only or name in only]
 
+    def reads_stdin(self, only: Sequence[str] = ()) -> bool:
+        """Whether rows of a job that is to run come from stdin."""
+        return any(self.jobs[name].rows.file == STDIN for name in self.chosen(only))
+
 
 def open_job_file(
     path: Path,
@@ -94,45 +97,16 @@ def open_job_file(
     return check.job_file()
 
 
-def not_run(job_file: JobFile, only: Sequence[str] = ()) -> list[Problem]:
-    """
-    What the file asks for that `run` does not do yet, in file order: keys and values of `spec.NOT_RUN`.
-
-    Args:
-        only: Jobs that will run; what others ask for doesn't matter. Empty: all of them.
-
-    Raises:
-        UsageError: *only* names a job that the file has not.
-    """
-    places: list[Loc] = [(), ("health",)]
-    for name in job_file.chosen(only):
-        places += [("jobs", name), ("jobs", name, "rows")]
-    found = [finding for loc in places for finding in _not_run(job_file.document.value, loc)]
-    return sorted((job_file.document.problem(one) for one in found), key=lambda p: (p.line, p.column))
-
-
-def _not_run(value: JsonValue, loc: Loc) -> list[Finding]:
-    """What the mapping at *loc* of *value* has of `spec.NOT_RUN`."""
-    for part in loc:
-        value = value.get(part) if isinstance(value, dict) else None
-    if not isinstance(value, dict):
-        return []
-    keys = spec.NOT_RUN.get(place(loc), ())
-    found = [Finding((*loc, key), f"'{key}' {_CHECKED_ONLY}", at_key=True) for key in value if key in keys]
-    for key, item in value.items():
-        if isinstance(item, str) and item in spec.NOT_RUN.get(f"values of {place((*loc, key))}", ()):
-            found.append(Finding((*loc, key), f"{key} '{item}' {_CHECKED_ONLY}"))
-    return found
-
-
-_CHECKED_ONLY = "is checked, but 'run' does not support it yet"
-
-
 class _Check:
     """The checks of one file. Each notes problems and goes on."""
 
     def __init__(
-        self, loaded: Loaded, env: Mapping[str, str], overrides: Mapping[str, str], only: Sequence[str], required: bool
+        self,
+        loaded: Loaded,
+        env: Mapping[str, str],
+        overrides: Mapping[str, str],
+        only: Sequence[str],
+        required: bool,
     ) -> None:
         self.document = loaded.document
         self.problems = list(loaded.problems)
@@ -228,7 +202,8 @@ class _Check:
             return value
         for name in variables.names(value):
             if variables.sounds_secret(name):
-                self._add(loc, f"'{name}' sounds secret, and vars are public: they are recorded", _NO_SECRETS)
+                message = f"environment variable '{name}' sounds secret, and vars are public: they are recorded"
+                self._add(loc, message, _NO_SECRETS)
         if self._unset(value, loc):
             return value
         return variables.resolve(value, self._env)
@@ -240,7 +215,8 @@ class _Check:
         if odd.startswith("${{"):
             self._add(loc, "'${{' is not a reference", "write ${VAR}; {{ x }} is for templates")
         else:
-            self._add(loc, f"'{odd}' is not a reference", "write ${VAR}, ${VAR:-default}, or $${ for a literal ${")
+            fix = "write ${VAR} or ${VAR:-default}, the name of letters, digits and '_'; $${ is a literal ${"
+            self._add(loc, f"'{odd}' is not a reference", fix)
         return False
 
     def _unset(self, text: str, loc: Loc) -> bool:
@@ -251,10 +227,13 @@ class _Check:
         return bool(missing)
 
     def _environment(self, parts: JobFileSpec) -> None:
-        """What the endpoints of the chosen jobs need from the environment; a local endpoint needs nothing."""
+        """What the endpoints of the chosen jobs need from the environment; of a local one, its command alone."""
         chosen = {job.endpoint for name, job in parts.jobs.items() if not self._only or name in self._only}
         for name, endpoint in parts.endpoints.items():
-            if name not in chosen or isinstance(endpoint, LocalEndpoint):
+            if name not in chosen:
+                continue
+            if isinstance(endpoint, LocalEndpoint):
+                self._unset(endpoint.command or "", ("endpoints", name, "command"))
                 continue
             told: set[str] = set()
             for key in ("id", "api_key", "base_url"):
@@ -280,7 +259,9 @@ class _Check:
 
     def _endpoint(self, name: str, endpoint: Endpoint) -> None:
         if isinstance(endpoint, LocalEndpoint):
-            self._handler(("endpoints", name, "handler"), endpoint.handler)
+            written = self._raw("endpoints", name)
+            for finding in startup.problems(("endpoints", name), endpoint, written, self.folder, self._env):
+                self._add(finding.loc, finding.message, finding.fix, at_key=finding.at_key)
         else:
             self._remote(("endpoints", name), endpoint)
 
@@ -294,11 +275,6 @@ class _Check:
                 trouble = problem(variables.resolve(text, self._env))
                 if trouble:
                     self._add((*loc, key), *trouble)
-
-    def _handler(self, loc: Loc, handler: str) -> None:
-        trouble = handler_problem(self.folder, handler)
-        if trouble:
-            self._add(loc, *trouble)
 
     # Jobs
 
@@ -330,7 +306,8 @@ class _Check:
             known = not variables.unset(text, self._env)
             trouble = limits.url_problem(variables.resolve(text, self._env) if known else text)
             if trouble:
-                self._add(at, *trouble)
+                message, fix = trouble
+                self._add(at, _UNRESOLVED if variables.names(text) else message, fix)
 
     def _input(self, loc: Loc, job: Job) -> None:
         """RunPod drops an empty input on the way: the worker sees none, and the job fails after a retry."""
@@ -340,6 +317,21 @@ class _Check:
         elif not job.input:
             message = f"an empty input, {empty(job.input)}, never arrives: {EMPTY_INPUT}"
             self._add((*loc, "input"), message, _EMPTY_FIX)
+        self._not_replaced((*loc, "input"), job.input)
+
+    def _not_replaced(self, loc: Loc, value: JsonValue) -> None:
+        """Warn of ``${VAR}`` in an input: requests are recorded, so nothing of the environment gets into them."""
+        if isinstance(value, dict | list):
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                self._not_replaced((*loc, key), item)
+        elif isinstance(value, str):
+            for name in dict.fromkeys(variables.names(value)):
+                message = f"'${{{name}}}' is not replaced in 'input': the handler gets it as it is written"
+                fix = f"declare it under vars, as {name.lower()}: ${{{name}}}, and write {{{{ vars.{name.lower()} }}}}"
+                if variables.sounds_secret(name):
+                    fix = "a secret can't be part of an input, which is recorded: set it in the endpoint's environment"
+                spot = self.document.spot(loc, rf"(?<!\$)\$\{{{name}\b")
+                self.warnings.append(self.document.problem(Finding(loc, message, fix), warning=True, column=spot))
 
     def _rows(self, loc: Loc, job: Job) -> None:
         rows = job.rows
@@ -371,6 +363,7 @@ def _secrets(loc: Loc, job: Job) -> list[tuple[Loc, str]]:
 
 
 EMPTY_INPUT = "RunPod drops it, and the job fails after a retry"
+_UNRESOLVED = "this is no http or https URL once its variables are there"
 _NO_SECRETS = "secrets belong to endpoints, as ${VAR}"
 _EMPTY_FIX = "give the handler at least one key, such as input: {run: true}"
 

@@ -35,6 +35,16 @@ Local = Annotated[
 ]
 
 
+TokenEnv = Annotated[str, typer.Option(metavar="NAME", help="The environment variable with the token for --local.")]
+Drain = Annotated[str, typer.Option(metavar="DURATION", help="After a first signal, follow what runs for so long.")]
+AcceptChanges = Annotated[
+    bool, typer.Option("--accept-changes", help="Going on, take in runs that were changed or added since.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when all is well.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say the log on stderr, instead of the progress.")]
+Batch = Annotated[str, typer.Argument(metavar="BATCH", help="A folder, an id, a NAME, or latest.", show_default=False)]
+
+
 @app.command()
 def run(
     file: File,
@@ -44,14 +54,12 @@ def run(
     output_dir: OutputDir = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this file's newest unfinished batch.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new batch beside an unfinished one.")] = False,
+    accept_changes: AcceptChanges = False,
     local: Local = None,
-    token_env: Annotated[
-        str, typer.Option(metavar="NAME", help="The environment variable with the token for --local.")
-    ] = "RUNNER_LOCAL_TOKEN",
-    drain: Annotated[
-        str, typer.Option(metavar="DURATION", help="After a first signal, follow what runs for so long.")
-    ] = "25s",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when all is well.")] = False,
+    token_env: TokenEnv = "RUNNER_LOCAL_TOKEN",
+    drain: Drain = "25s",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     format_: Format = "text",
 ) -> int:
     """Run a job file to its end."""
@@ -59,6 +67,8 @@ def run(
     from runner.commands.run import run as command
     from runner.options import Options
 
+    if quiet and verbose:
+        raise UsageError("--quiet and -v exclude each other", fix="leave one out")
     if resume and fresh:
         raise UsageError("--resume and --fresh exclude each other", fix="leave one out")
     options = Options(
@@ -69,11 +79,53 @@ def run(
         output_dir=output_dir,
         resume=resume,
         fresh=fresh,
+        accept_changes=accept_changes,
+        local_url=local,
+        token_env=token_env,
+        drain_s=_duration("--drain", drain),
+        echo=sys.stderr if verbose else None,
+    )
+    return command(options, Style(quiet=quiet, as_json=_is_json(format_), shows_progress=not verbose))
+
+
+@app.command()
+def resume(
+    batch: Batch,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also run again what did not succeed; it may be paid for again.")
+    ] = False,
+    accept_changes: AcceptChanges = False,
+    output_dir: OutputDir = None,
+    local: Local = None,
+    token_env: TokenEnv = "RUNNER_LOCAL_TOKEN",
+    drain: Drain = "25s",
+    quiet: Quiet = False,
+    format_: Format = "text",
+) -> int:
+    """Go on with one batch; a finished one sends nothing."""
+    from runner.commands.resume import resume as command
+    from runner.commands.run import Style
+
+    return command(
+        batch,
+        Style(quiet=quiet, as_json=_is_json(format_)),
+        output_dir=output_dir,
+        retry_failed=retry_failed,
+        accept_changes=accept_changes,
         local_url=local,
         token_env=token_env,
         drain_s=_duration("--drain", drain),
     )
-    return command(options, Style(quiet=quiet, as_json=_is_json(format_)))
+
+
+@app.command()
+def cancel(
+    batch: Batch, output_dir: OutputDir = None, token_env: TokenEnv = "RUNNER_LOCAL_TOKEN", format_: Format = "text"
+) -> int:
+    """End a batch for good: cancel its jobs at RunPod, skip what was never sent."""
+    from runner.commands.cancel import cancel as command
+
+    return command(batch, output_dir=output_dir, token_env=token_env, as_json=_is_json(format_))
 
 
 @app.command()
@@ -116,6 +168,98 @@ def status(
 
 
 @app.command()
+def results(
+    batch: Annotated[str, typer.Argument(metavar="[BATCH]", help="A folder, an id, a NAME, or latest.")] = "latest",
+    job: Annotated[list[str], typer.Option("--job", metavar="NAME", help="Only this job's; may be repeated.")] = [],  # noqa: B006
+    state: Annotated[
+        list[str], typer.Option("--state", metavar="S", help="Only in this state, such as failed; may be repeated.")
+    ] = [],  # noqa: B006
+    outcome: Annotated[
+        list[str], typer.Option("--outcome", metavar="O", help="Only with this outcome; may be repeated.")
+    ] = [],  # noqa: B006
+    where: Annotated[
+        str | None, typer.Option(metavar="EXPR", help="Only where this is true, such as output.score > 0.5")
+    ] = None,
+    fields: Annotated[
+        str | None, typer.Option(metavar="A,B.C", help="Only these fields, such as key,row.prompt,output.score")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write to this file instead of stdout, whole or not at all.")
+    ] = None,
+    output_dir: OutputDir = None,
+    format_: Annotated[str, typer.Option("--format", metavar="jsonl|json|csv", help="What to write.")] = "jsonl",
+) -> int:
+    """Filter and convert the results of a batch, live or ended."""
+    from runner.commands.results import Wanted
+    from runner.commands.results import results as command
+
+    wanted = Wanted(
+        jobs=job,
+        states=state,
+        outcomes=outcome,
+        where=where,
+        format=format_,
+        fields=None if fields is None else [field.strip() for field in fields.split(",")],
+    )
+    return command(batch, wanted, output_dir=output_dir, output=output)
+
+
+@app.command()
+def show(
+    batch: Batch,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A key or its beginning, JOB:INDEX, or an index.", show_default=False)
+    ],
+    output_dir: OutputDir = None,
+    format_: Format = "text",
+) -> int:
+    """Show one run of a batch: its input, each attempt, its output or error."""
+    from runner.commands.show import show as command
+
+    return command(batch, run, output_dir=output_dir, as_json=_is_json(format_))
+
+
+@app.command("list")
+def list_(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only the batches of this job file's name.")
+    ] = None,
+    output_dir: OutputDir = None,
+    format_: Format = "text",
+) -> int:
+    """List the batches, the newest first."""
+    from runner.commands.list import list_batches as command
+
+    return command(name, output_dir=output_dir, as_json=_is_json(format_))
+
+
+@app.command()
+def clean(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only the batches of this job file's name.")
+    ] = None,
+    keep: Annotated[int, typer.Option(min=0, metavar="N", help="Keep the newest N of each name.")] = 10,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Of the others, only those started longer ago, as 30d.")
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Also those that are unfinished, or can't be read.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    output_dir: OutputDir = None,
+    format_: Format = "text",
+) -> int:
+    """Remove old batches; asks before."""
+    from runner.commands.clean import Manners, Rules
+    from runner.commands.clean import clean as command
+
+    older_than_s = 0.0 if older_than is None else _duration("--older-than", older_than, example="30d")
+    manners = Manners(yes=yes, dry_run=dry_run, as_json=_is_json(format_))
+    return command(name, Rules(keep, older_than_s, unfinished), manners, output_dir=output_dir)
+
+
+@app.command()
 def health(
     file: File,
     local: Local = None,
@@ -131,8 +275,27 @@ def health(
 
 
 @app.command()
-def serve(
+def purge(
     file: File,
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name in the file.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    local: Local = None,
+    token_env: TokenEnv = "RUNNER_LOCAL_TOKEN",
+    format_: Format = "text",
+) -> int:
+    """Drop every queued job of an endpoint, other clients' too."""
+    from runner.commands.purge import purge as command
+
+    as_json = _is_json(format_)
+    return command(file, endpoint, confirmed=yes, local_url=local, token_env=token_env, as_json=as_json)
+
+
+@app.command()
+def serve(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE|HANDLER", help="The job file, or a handler: PATH.py:name.", show_default=False),
+    ],
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="A loopback address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any free port.")] = 0,
     token_env: Annotated[
@@ -142,7 +305,7 @@ def serve(
         Path | None, typer.Option(metavar="PATH", help="Append every accepted job to this file, as JSON lines.")
     ] = None,
 ) -> int:
-    """Serve the local endpoints of a job file by themselves."""
+    """Serve the local endpoints of a job file, or one handler, by themselves."""
     from runner.commands.serve import Where
     from runner.commands.serve import serve as command
 
@@ -200,13 +363,13 @@ def _is_json(word: str) -> bool:
     return word == "json"
 
 
-def _duration(option: str, text: str) -> float:
+def _duration(option: str, text: str, *, example: str = "25s") -> float:
     from runner.units import duration_s
 
     try:
         return duration_s(text)
     except ValueError as error:
-        raise UsageError(f"{option} {text!r}: {error}", fix=f"write {option} 25s") from None
+        raise UsageError(f"{option} {text!r}: {error}", fix=f"write {option} {example}") from None
 
 
 def main() -> NoReturn:

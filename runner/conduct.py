@@ -4,45 +4,43 @@ Conduct one batch: open what it needs, hand it down, carry it to its end, and re
 What is opened goes on the exit stack of whoever calls, so that one place closes it.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner import batch, report
-from runner.attempt import Terms, Work
-from runner.batch import Folder
+from runner import batch, recorded, report
+from runner.artifacts import Artifacts
+from runner.assemble import Assembly, terms
+from runner.batch import Folder, Lock
 from runner.check import JobFile
 from runner.clock import Clock
-from runner.dispatch import Feed, Lanes
+from runner.drift import is_same
 from runner.endpoint import LiveEndpoint
-from runner.errors import EndpointRefused
-from runner.events import Destination
-from runner.ledger import KeyIndex, Ledger
+from runner.errors import EndpointRefused, RecordError
+from runner.fetch import open_fetcher
+from runner.judge import all_hold
+from runner.ledger import Ledger
 from runner.live import Live
 from runner.log import log_to
 from runner.manifest import manifest
-from runner.network import WIDTH, Network
+from runner.network import Network
 from runner.options import Options
-from runner.payload import wire_policy
-from runner.plan import JobPlan, Plan
-from runner.policy import DEFAULT_TTL_S, RetryPolicy
-from runner.record import Recorder, Store
-from runner.resume import check_same, past_submits, reopen
-from runner.runs import Run
-from runner.sample import sampling
-from runner.spec import Job
+from runner.plan import Plan, no_plan
+from runner.reconcile import Reconciled
+from runner.record import Recorder
+from runner.resume import check_options, past_submits, reopen, unsuccessful
+from runner.sample import gate, sampling
 from runner.states import Verdict
-from runner.stop import Reason
+from runner.store import Store
 from runner.tally import Tally, verdict
 from runner.values import JsonObject, dump
+from runner.work import Work
 
-GRACE_S = 300.0
-"""What ``timeouts.run`` gives beyond RunPod's ttl: after the ttl RunPod itself no longer knows the job."""
-
-PAUSED_S = 300.0
-"""How long a paused endpoint is tried before it is refused."""
+WISH_S = 0.5
+"""How often a running batch looks whether somebody wishes to cancel it."""
 
 log = logging.getLogger(__name__)
 
@@ -60,15 +58,25 @@ class Ended:
 class Conduct:
     """The parts of one batch, opened in order on *stack*, which its owner closes."""
 
-    def __init__(self, options: Options, job_file: JobFile, plan: Plan, clock: Clock, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, options: Options, job_file: JobFile, plan: Plan, clock: Clock, lock: Lock, stack: AsyncExitStack
+    ) -> None:
         self._options = options
         self._job_file = job_file
         self._plan = plan
         self._clock = clock
+        self._lock = lock
         self._stack = stack
+        self._reconciled: Reconciled | None = None  # none where the plan is surely the batch's own
 
-    async def run(self, root: Path, resumed: Folder | None, watch: Callable[[Live], None] | None) -> Ended:
-        """Carry a new batch in *root*, or the one in *resumed*, to its end. *watch* is given it as it starts."""
+    async def run(
+        self, root: Path, resumed: Folder | None, watch: Callable[[Live], None] | None, *, made: Folder | None = None
+    ) -> Ended:
+        """
+        Carry a new batch in *root*, or the one in *resumed*, to its end. *watch* is given it as it starts.
+
+        *made* is the new batch's folder, where it had to be made before the plan.
+        """
         network = Network(
             self._job_file,
             [planned.job.endpoint for planned in self._plan.jobs.values()],
@@ -77,29 +85,42 @@ class Conduct:
             token_env=self._options.token_env,
         )
         await self._stack.enter_async_context(network)
-        folder = self._go_on(resumed) if resumed else self._begin(root, network)
-        self._stack.enter_context(log_to(folder.log, network.masker))
+        # Before anything is written: the masker must know the secrets in them.
+        self._terms = {
+            name: terms(planned.job, network.masker, paused_s=self._job_file.health.wait_s)
+            for name, planned in self._plan.jobs.items()
+        }
+        folder = self._go_on(resumed) if resumed else self._begin(root, network, made)
+        self._lock.runs(folder)
+        self._stack.enter_context(log_to(folder.log, network.masker, echo=self._options.echo))
         ledger = self._stack.enter_context(Ledger.open(folder.ledger))
         store = Store(ledger, folder.results)
         self._stack.callback(store.close)
         works = self._reopen(store)
+        if self._reconciled is not None:
+            works = self._reconciled.compare(store, folder, works, network.masker, now=self._clock.now())
         now, monotonic = self._clock.now(), self._clock.monotonic()
         recent = ledger.recent_submits(now - network.longest_window_s)
         endpoints = network.endpoints(past_submits(recent, now=now, monotonic=monotonic))
-        tally = Tally({name: job.runs for name, job in self._plan.jobs.items()})
-        tally.restore(ledger.counts())
+        tally = Tally(ledger.noted("plan"))
+        tally.restore(ledger.counts(), ledger.spent())
         live = Live(folder, tally, endpoints, resumed=resumed is not None)
+        live.notes = self._reconciled.notes if self._reconciled else []
         ledger.note(verdict=None, ended_at=None)
         log.info("batch %s", "goes on" if resumed else "starts", extra={"batch": folder.id, "runs": tally.planned})
         async with Recorder(store) as recorder:
             if watch is not None:
                 watch(live)
-            elsewhere = await self._carry(live, recorder, network, works)
+            if self._options.cancel:
+                live.abandon()
+            async with self._wishes(live):
+                elsewhere = await self._carry(live, recorder, network, works)
+        store.drop_superseded()
         return self._end(live, ledger, [*live.endpoints.values(), *elsewhere])
 
-    def _begin(self, root: Path, network: Network) -> Folder:
+    def _begin(self, root: Path, network: Network, made: Folder | None) -> Folder:
         """A new batch's folder with its manifest and an empty ledger; `latest` points to it once they are there."""
-        folder = batch.create(root, now=self._clock.now())
+        folder = made or batch.create(root, now=self._clock.now())
         started_at = self._clock.now()
         told = manifest(folder, self._options, self._job_file, self._plan, started_at=started_at)
         batch.write_whole(folder.manifest, dump(network.masker.within(told)) + b"\n")
@@ -107,13 +128,28 @@ class Conduct:
         aside = folder.path / ".ledger.sqlite.tmp"
         with Ledger.create(aside) as ledger:
             ledger.note(started_at=started_at, plan=told["plan"])
-        aside.replace(folder.ledger)
-        batch.sync_folder(folder.path)
+            for name, planned in self._plan.jobs.items():
+                ledger.plan_rows(name, planned.row_digests())
+        try:
+            aside.replace(folder.ledger)
+            batch.sync_folder(folder.path)
+        except OSError as error:
+            raise RecordError(
+                f"{folder.ledger} can't be written: {error.strerror}",
+                fix="see that the disk has room and the folder can be written",
+            ) from None
         batch.point_latest(folder)
         return folder
 
     def _go_on(self, folder: Folder) -> Folder:
-        check_same(folder.read_manifest(), self._job_file, self._plan, overrides=self._options.chosen)
+        told = folder.read_manifest()
+        check_options(told, overrides=self._options.chosen)
+        if self._options.cancel:
+            # Nothing is gone on with; but a run that was never sent has a line only as its data still say it.
+            if not is_same(told, self._plan, self._job_file.vars):
+                self._plan = no_plan(self._job_file, only=self._options.only)
+            return folder
+        self._reconciled = Reconciled.of(told, self._options, self._job_file, self._plan)
         return folder
 
     def _reopen(self, store: Store) -> list[Work]:
@@ -121,106 +157,122 @@ class Conduct:
         adopted = store.repair()
         if adopted:
             log.info("adopted results that the ledger did not speak of yet", extra={"lines": adopted})
+        if self._options.retry_failed:
+            again, lost = unsuccessful(store.ledger, now=self._clock.now())
+            log.info("runs that did not succeed are run again", extra={"runs": len(again), "answer_lost": lost})
+            store.reopen(again)
+            store.ledger.note(stopped={})
         resubmit = {name: job.on_answer_lost == "resubmit" for name, job in self._job_file.jobs.items()}
         events, works = reopen(store.ledger.open_runs(), resubmit=resubmit, now=self._clock.now())
         if events:
             store.write(events)
         return works
 
+    @asynccontextmanager
+    async def _wishes(self, live: Live) -> AsyncIterator[None]:
+        """Heed ``runner cancel`` while the block runs."""
+
+        async def heed() -> None:
+            while not live.folder.wish.exists():
+                await self._clock.sleep(WISH_S)
+            log.warning("cancelled by 'runner cancel'")
+            live.abandon()
+
+        task = asyncio.create_task(heed(), name="wishes")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            live.folder.wish.unlink(missing_ok=True)
+
+    @asynccontextmanager
+    async def _gates(self, live: Live, recorder: Recorder) -> AsyncIterator[None]:
+        """Hold submits back until each endpoint has what ``health.require`` asks for; following goes on meanwhile."""
+        health = self._job_file.health
+        if health.require is None or health.require.workers_ready is None:
+            yield
+            return
+        required = health.require.workers_ready
+
+        async def open_when_ready(endpoint: LiveEndpoint) -> None:
+            try:
+                await gate(
+                    endpoint,
+                    recorder,
+                    self._clock,
+                    workers_ready=required,
+                    wait_s=health.wait_s,
+                    every_s=health.every_s,
+                )
+            finally:
+                endpoint.opened.set()
+
+        for endpoint in live.endpoints.values():
+            endpoint.opened.clear()
+        tasks = [asyncio.create_task(open_when_ready(one), name="gate") for one in live.endpoints.values()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled() and (failure := task.exception()) is not None:
+                raise failure
+
     async def _carry(
         self, live: Live, recorder: Recorder, network: Network, works: Sequence[Work]
     ) -> Sequence[LiveEndpoint]:
         """Run the lanes; the endpoints that only an earlier process sent to."""
-        elsewhere = network.elsewhere({work.destination for work in works if work.destination}, live.endpoints)
-        first = {name: [work for work in works if work.run.job == name] for name in self._plan.jobs}
-        with ExitStack() as stack:
-            known = stack.enter_context(Ledger.read_only(live.folder.ledger)).knows if live.resumed else _nothing
-            async with sampling([*live.endpoints.values(), *elsewhere.values()], recorder, self._clock):
-                lanes = [
-                    self._lanes(
-                        planned,
-                        Feed(
-                            self._new_runs(planned, live.tally.jobs[name].pending, first[name], stack),
-                            first[name],
-                            known=known,
-                            switch=live.switches[name],
-                            clock=self._clock,
-                        ),
-                        live,
-                        recorder,
-                        elsewhere,
-                    )
-                    for name, planned in self._plan.jobs.items()
-                ]
-                await live.carry(lanes)
+        sent_to = {work.destination for work in works if work.destination}
+        before = recorded.endpoints(live.folder.read_manifest()) if sent_to else []
+        elsewhere = network.elsewhere(sent_to, live.endpoints, before)
+        health = self._job_file.health
+        every = [*live.endpoints.values(), *elsewhere.values()]
+        async with open_fetcher() as fetcher, live.until_over():
+            artifacts = Artifacts(live.folder.path, recorder, fetcher)
+            artifacts.clear()
+            with ExitStack() as stack:
+                ledger = stack.enter_context(Ledger.read_only(live.folder.ledger))
+                assembly = Assembly(
+                    self._job_file, live, recorder, artifacts, self._terms, elsewhere, self._clock, stack
+                )
+                async with sampling(every, recorder, self._clock, every_s=health.every_s):
+                    lanes = [
+                        assembly.lanes(
+                            planned,
+                            [work for work in works if work.run.job == name],
+                            self._reconciled.same(ledger) if self._reconciled else None,
+                        )
+                        for name, planned in self._plan.jobs.items()
+                        if name in live.tally.jobs
+                    ]
+                    async with self._gates(live, recorder):
+                        await live.carry(lanes)
         return tuple(elsewhere.values())
-
-    def _new_runs(self, planned: JobPlan, pending: int, first: Sequence[Work], stack: ExitStack) -> Iterator[Run]:
-        """The runs of the plan; none where all that is pending was taken up before, so that a resume is quick."""
-        if pending == len(first):
-            return iter(())
-        return planned.expand(stack.enter_context(closing(KeyIndex())))
-
-    def _lanes(
-        self,
-        planned: JobPlan,
-        feed: Feed,
-        live: Live,
-        recorder: Recorder,
-        elsewhere: Mapping[Destination, LiveEndpoint],
-    ) -> Lanes:
-        job, endpoint, switch = planned.job, live.endpoints[planned.job.endpoint], live.switches[planned.name]
-        tally = live.tally.jobs[planned.name]
-        if endpoint.refusal is not None:
-            switch.close(Reason.REFUSED)
-        retry = job.retry
-        return Lanes(
-            feed=feed,
-            width=self._width(job, tally.pending),
-            terms=terms(job),
-            retry=RetryPolicy(retry.attempts, retry.outcomes, retry.wait_initial_s, retry.wait_max_s),
-            resubmit=job.on_answer_lost == "resubmit",
-            timeout_s=job.timeouts.job_s,
-            endpoint=endpoint,
-            elsewhere=elsewhere,
-            recorder=recorder,
-            clock=self._clock,
-            switch=switch,
-            tally=tally,
-        )
-
-    def _width(self, job: Job, pending: int) -> int:
-        """Lanes for *job*: no more than could be in flight, at least one."""
-        of_endpoint = self._job_file.endpoints[job.endpoint].concurrency or WIDTH
-        return max(1, min(job.concurrency or WIDTH, of_endpoint, pending))
 
     def _end(self, live: Live, ledger: Ledger, endpoints: Sequence[LiveEndpoint]) -> Ended:
         refusals = tuple(one.refusal for one in endpoints if one.refusal is not None)
-        stopped = any(switch.reason is Reason.JOB_TIMEOUT for switch in live.switches.values())
+        stopped = any(switch.reason is not None and switch.reason.is_for_good for switch in live.switches.values())
+        why = (ledger.noted("stopped") or {}) | live.stopped
+        facts = report.told(ledger, live.folder)
+        # Not the tally of this process: what was recorded in the moment in which a drain ended is in the ledger only.
+        tally = Tally(ledger.noted("plan"))
+        tally.restore(ledger.counts())
         came_to = verdict(
-            live.tally, interrupted=live.interrupted or bool(live.troubles), refused=bool(refusals), stopped=stopped
+            tally,
+            interrupted=live.interrupted or bool(live.troubles),
+            refused=bool(refusals),
+            stopped=stopped or bool(why),
+            thresholds_hold=all_hold(report.judged(ledger, facts)),
         )
-        ledger.note(verdict=came_to, ended_at=self._clock.now())
-        health = report.fold(ledger, report.told(ledger, live.folder))
+        facts = replace(facts, verdict=came_to, ended_at=self._clock.now(), stopped=why)
+        health = report.fold(ledger, facts)
         report.write(live.folder, health)
+        # Last: a batch that was killed before it has no verdict, so a resume ends it, report and all.
+        ledger.note(verdict=came_to, ended_at=facts.ended_at, stopped=why)
         log.info("batch ends", extra={"batch": live.folder.id, "verdict": came_to})
         if live.troubles:
             raise live.troubles[0]
         return Ended(live.folder, came_to, health, refusals)
-
-
-def terms(job: Job) -> Terms:
-    """What *job* asks of its attempts, in RunPod's words where they are sent."""
-    policy, timeouts = job.policy, job.timeouts
-    return Terms(
-        policy=wire_policy(policy),
-        execution_timeout_s=policy.execution_timeout_s,
-        request_timeout_s=timeouts.request_s,
-        run_timeout_s=timeouts.run_s or (policy.ttl_s or DEFAULT_TTL_S) + GRACE_S,
-        paused_s=PAUSED_S,
-    )
-
-
-def _nothing(_key: str) -> bool:
-    """A new batch knows no run yet."""
-    return False

@@ -10,22 +10,26 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import count, islice
 
-from runner.attempt import Attempt, Left, Terms, Work, ours, settle
+from runner.attempt import Attempt
 from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
 from runner.errors import EndpointRefused, RecordError, RunnerError
 from runner.events import Destination, Ended, Ending
-from runner.payload import RUN_BODY_BYTES, payload
-from runner.policy import RetryPolicy
+from runner.judge import StopAt, stop_reason
+from runner.outputs import Outputs
+from runner.policy import RetryPolicy, backoff_s
+from runner.received import Received
 from runner.record import Recorder
 from runner.runs import Run
+from runner.slots import Slots
 from runner.states import Outcome
 from runner.stop import Reason, Switch
 from runner.tally import JobTally
-from runner.units import size
-from runner.values import dump
+from runner.units import elapsed, size
+from runner.work import Left, Terms, Work, ours, settle
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ SETTLED_AT_ONCE = 200
 
 class Feed:
     """
-    What a job's lanes take up, in this order: runs to follow or to submit again, retries that are due, the plan.
+    What a job's lanes take up, in this order: runs to submit again, retries that are due, the plan.
 
     *known* says whether a run of the plan was taken up in an earlier process.
     """
@@ -57,6 +61,13 @@ class Feed:
         self._in_hand = 0
         self._reading = asyncio.Lock()
         self._changed = asyncio.Event()
+
+    def known(self) -> list[Work]:
+        """The jobs that RunPod has: they are taken up at once, and given back like any other."""
+        known = [work for work in self._first if work.job_id is not None]
+        self._first = deque(work for work in self._first if work.job_id is None)
+        self._in_hand += len(known)
+        return known
 
     async def ready(self) -> bool:
         """Wait until there is something to `take`; False when there will be nothing more."""
@@ -107,11 +118,8 @@ class Feed:
         self._changed.set()
 
     def _is_over(self) -> bool:
-        """Whether nothing more is taken up. A job that RunPod has is followed all the same, unless we are to leave."""
-        if not self._switch.is_closed:
-            return False
-        waits = bool(self._first) and self._first[0].job_id is not None
-        return not waits or self._switch.reason is Reason.INTERRUPT
+        """Whether nothing more is taken up."""
+        return self._switch.is_closed
 
     def _is_due(self) -> bool:
         return bool(self._later) and self._later[0][0] <= self._clock.monotonic()
@@ -150,15 +158,19 @@ class Lanes:
     def __init__(
         self,
         *,
+        name: str,
         feed: Feed,
         width: int,
         terms: Terms,
         retry: RetryPolicy,
         resubmit: bool,
+        stop_at: StopAt,
         timeout_s: float | None,
         endpoint: LiveEndpoint,
         elsewhere: Mapping[Destination, LiveEndpoint],
         recorder: Recorder,
+        received: Received,
+        outputs: Outputs,
         clock: Clock,
         switch: Switch,
         tally: JobTally,
@@ -167,32 +179,47 @@ class Lanes:
         Args:
             width: How many runs of this job may be in flight at once.
             resubmit: Whether a submit whose answer was lost is sent again (``on_answer_lost``).
+            stop_at: When the job is stopped for good, though what runs goes on (``stop_when``).
             timeout_s: ``timeouts.job``: seconds until the job is stopped for good; None means no limit.
             elsewhere: The endpoints that an earlier process sent jobs to, and that the job file no longer speaks of.
         """
+        self.name = name
         self.switch = switch
         self.trouble: RunnerError | None = None
-        self._is_stopped_for_good = False
+        self.stopped_because: str | None = None
+        self._rest_stays = False
         self._feed = feed
         self._width = width
+        self._slots = Slots(width)
         self._terms = terms
         self._retry = retry
         self._resubmit = resubmit
+        self._stop_at = stop_at
         self._timeout_s = timeout_s
         self._endpoint = endpoint
         self._elsewhere = elsewhere
         self._recorder = recorder
+        self._received = received
+        self._outputs = outputs
         self._clock = clock
         self._tally = tally
 
     async def run(self) -> None:
         """Carry the job to its end, or as far as its switch lets it."""
+        self._look_at_limits()  # a resume may find them reached
         async with asyncio.TaskGroup() as group:
             timer = group.create_task(self._watch(), name="job-timer")
-            lanes = [group.create_task(self._lane(), name=f"lane-{number}") for number in range(self._width)]
+            known = [] if self.switch.reason is Reason.INTERRUPT else self._feed.known()
+            for _ in known:  # here, so that they are there before the first lane of any job takes a place
+                for slots in (self._slots, self._endpoint.slots):
+                    slots.take_over()
+            lanes = [group.create_task(self._follow(work), name=f"follow-{work.run.index}") for work in known]
+            lanes += [group.create_task(self._lane(), name=f"lane-{number}") for number in range(self._width)]
             await asyncio.wait(lanes)
             timer.cancel()
-        if self._is_stopped_for_good:
+        if self.switch.reason is Reason.ABANDON:
+            self.stopped_because = "cancelled by 'runner cancel'"
+        if self.switch.reason is not None and self.switch.reason.is_for_good and not self._rest_stays:
             await self._skip_rest()
 
     async def _watch(self) -> None:
@@ -202,29 +229,45 @@ class Lanes:
         if await self.switch.closed(within_s=limit_s):
             self._feed.wake()
             await self._clock.sleep(over_at - self._clock.monotonic())
-            if self.switch.reason is Reason.CANCEL:
+            if self.switch.reason in (Reason.CANCEL, Reason.ABANDON):
                 return
+            self._rest_stays = self.switch.reason in (Reason.INTERRUPT, Reason.REFUSED)
         else:
-            self._is_stopped_for_good = True
+            self.stopped_because = f"timeouts.job passed: {elapsed(limit_s)}"
         self.switch.cancel(Reason.JOB_TIMEOUT)
         self._feed.wake()
 
+    async def _follow(self, work: Work) -> None:
+        """
+        Carry a job that an earlier process submitted to the end of its attempt. It is looked at at once, however many
+        there are: its result is kept for so long only, and it is in flight whatever the concurrency is now.
+        Its places are taken already.
+        """
+        try:
+            await self._take_up(work)
+        finally:
+            for slots in (self._slots, self._endpoint.slots):
+                slots.release()
+
     async def _lane(self) -> None:
         while await self._is_ready():
-            async with self._endpoint.slots:
+            async with self._slots, self._endpoint.slots:
                 work = self._feed.take()
-                if work is None:
-                    continue
-                self._tally.in_flight += 1
-                try:
-                    again, wait_s = await self._carry(work)
-                except EndpointRefused:
-                    if self._endpoint.refusal is not None:  # else it is one that only an earlier process sent to
-                        self.switch.close(Reason.REFUSED)
-                    again, wait_s = None, 0.0
-                finally:
-                    self._tally.in_flight -= 1
-                self._feed.give_back(again, wait_s=wait_s)
+                if work is not None:
+                    await self._take_up(work)
+
+    async def _take_up(self, work: Work) -> None:
+        self._tally.in_flight += 1
+        try:
+            again, wait_s = await self._carry(work)
+        except EndpointRefused:
+            if self._endpoint.refusal is not None:  # else it is one that only an earlier process sent to
+                self.switch.close(Reason.REFUSED)
+            again, wait_s = None, 0.0
+        finally:
+            self._tally.in_flight -= 1
+        self._look_at_limits()
+        self._feed.give_back(again, wait_s=wait_s)
 
     async def _is_ready(self) -> bool:
         """Whether there is something to take up. A plan that can't be read on ends the job, not what is in flight."""
@@ -240,35 +283,43 @@ class Lanes:
         if work.run.problem is not None:
             await self._settle(work, ours(Outcome.INVALID, work.run.problem))
             return None, 0.0
-        body = dump(payload(work.run.input, self._terms.policy))
-        if len(body) > RUN_BODY_BYTES:
-            told = f"the request body has {size(len(body))}, and RunPod's /run takes {size(RUN_BODY_BYTES)}"
+        body = self._terms.body(work.run) if work.job_id is None else b""
+        if len(body) > self._terms.most_body_bytes:
+            most = f"RunPod's /{self._terms.operation} takes {size(self._terms.most_body_bytes)}"
+            told = f"the request body has {size(len(body))}, and {most}"
             await self._settle(work, ours(Outcome.TOO_LARGE, told))
             return None, 0.0
         endpoint = self._endpoint
         if work.destination is not None:
             endpoint = self._elsewhere.get(work.destination, endpoint)
-        attempt = Attempt(work, body, self._terms, endpoint, self._recorder, self._clock, self.switch)
+        attempt = Attempt(work, body, self._terms, endpoint, self._recorder, self._received, self._clock, self.switch)
         ending = await attempt.make()
         if ending is Left.LEFT:
             return (attempt.work if attempt.work.job_id is None else None), 0.0
-        return await self._decide(attempt.work, ending)
+        self._tally.ended(ending.execution_time_ms)
+        return await self._decide(attempt.work, await self._outputs.finish(attempt.work, ending))
 
     async def _decide(self, work: Work, ending: Ending) -> tuple[Work | None, float]:
         """Settle, or hand back to be tried again."""
         failures = work.failures + (ending.outcome is not Outcome.ANSWER_LOST)
         wait_s = self._retry.next_wait_s(ending.outcome, failures=failures, jitter=self._clock.chance())
         if ending.outcome is Outcome.ANSWER_LOST and self._resubmit:
-            wait_s = self._retry.wait_initial_s
+            # Each may be paid for, so a bad hour of RunPod's must not be met with one a second.
+            lost, retry = max(1, work.attempts - failures), self._retry
+            jitter = self._clock.chance()
+            wait_s = backoff_s(lost, initial_s=retry.wait_initial_s, most_s=retry.wait_max_s, jitter=jitter)
+        # What never became an attempt can't be tried again, whatever the calendar says of timeouts.run by now.
+        is_attempt = work.job_id is not None or ending.outcome is Outcome.ANSWER_LOST
         # After timeouts.run no time is left; a job that is being stopped for good tries nothing again either.
-        stopped = self.switch.reason in (Reason.JOB_TIMEOUT, Reason.CANCEL)
-        if wait_s is None or stopped or self._is_over(work, wait_s):
+        reason = self.switch.reason
+        stopped = reason is Reason.CANCEL or (reason is not None and reason.is_for_good)
+        if wait_s is None or not is_attempt or stopped or self._is_over(work, wait_s):
             await self._settle(work, ending)
             return None, 0.0
         self._tally.retried += 1
         log.info("%s, tried again in %.1f s", ending.outcome, wait_s, extra=_fields(work, ending))
         self._recorder.tell(Ended(work.run.key, work.attempts, ending, self._clock.now()))
-        return Work(work.run, attempts=work.attempts, failures=failures, first_at=work.first_at, last=ending), wait_s
+        return work.again(ending, failures=failures), wait_s
 
     def _is_over(self, work: Work, wait_s: float) -> bool:
         first_at = work.first_at if work.first_at is not None else self._clock.now()
@@ -281,12 +332,24 @@ class Lanes:
         await self._recorder.record(event)
         self._tally.settle(event.state, ending.outcome if ending else None)
 
+    def _look_at_limits(self) -> None:
+        """Start nothing more once ``stop_when`` says so; what runs is carried to its end."""
+        if self.switch.is_closed:
+            return
+        why = stop_reason(self._tally, self._stop_at)
+        if why is not None:
+            log.warning("%s; nothing more is started", why)
+            self.stopped_because = why
+            self.switch.close(Reason.STOP_WHEN)
+            self._feed.wake()
+
     async def _skip_rest(self) -> None:
         rest = self._feed.rest()
         while some := list(islice(rest, SETTLED_AT_ONCE)):  # they share a commit; one by one each would wait for a disk
             async with asyncio.TaskGroup() as group:
                 for work in some:
-                    group.create_task(self._settle(work, work.last), name=f"skip-{work.run.index}")
+                    known = replace(work, job_id=work.last_job_id, submitted_at=work.last_submitted_at)
+                    group.create_task(self._settle(known, work.last), name=f"skip-{work.run.index}")
 
 
 def _fields(work: Work, ending: Ending) -> dict[str, object]:

@@ -22,6 +22,7 @@ from runner.events import Destination
 from runner.pace import BUCKETS, Pace
 from runner.policy import backoff_s
 from runner.runpod import RunPod
+from runner.slots import Slots
 
 T = TypeVar("T")
 
@@ -32,9 +33,6 @@ CAPS = {"run": 190, "runsync": 380, "status": 380, "cancel": 19, "purge": 1, "he
 
 HELD = 300
 """Requests that may be held open at once; the rest of the cap stays free for plain looks."""
-
-KNOWN_S = 5.0
-"""How long an answer of `/health` stands for the endpoint's being known."""
 
 PATIENCE_S = 120.0
 """How long an endpoint that was never reached is tried before it is refused."""
@@ -49,16 +47,19 @@ class LiveEndpoint:
         held: Taken by each status-sync that the server holds open.
         can_hold: False for good once the server turned out not to know status-sync.
         has_held: True for good once it answered one: from then on a 404 to it is about the job.
+        opened: Set while jobs may be submitted; cleared while the endpoint has not yet what the job file requires.
         refusal: Why nothing more may be submitted; None while it may.
     """
 
     def __init__(self, destination: Destination, client: RunPod, pace: Pace, clock: Clock, *, concurrency: int) -> None:
         self.destination = destination
         self.client = client
-        self.slots = asyncio.Semaphore(concurrency)
-        self.held = asyncio.Semaphore(min(HELD, concurrency))
+        self.slots = Slots(concurrency)
+        self.held = asyncio.Semaphore(HELD)
         self.can_hold = True
         self.has_held = False
+        self.opened = asyncio.Event()
+        self.opened.set()
         self.refusal: EndpointRefused | None = None
         self._pace = pace
         self._clock = clock
@@ -93,7 +94,7 @@ class LiveEndpoint:
         return answer
 
     def _check(self, operation: str) -> None:
-        if operation == "run" and self.refusal is not None:
+        if operation in ("run", "runsync") and self.refusal is not None:
             raise self.refusal
 
     async def check_known(self, *, within_s: float) -> None:
@@ -164,7 +165,11 @@ class LiveEndpoint:
 
     def refuse(self, error: RunPodError, fix: str) -> EndpointRefused:
         """Submit nothing more to this endpoint, because of *error*; the exception to raise."""
+        name, said = self.destination.name, f" ({error.detail})" if error.detail else ""
+        return self.refuse_because(f"endpoint {name!r} refused: {error.message}{said}", fix)
+
+    def refuse_because(self, message: str, fix: str) -> EndpointRefused:
+        """Submit nothing more to this endpoint, as *message* says; the exception to raise, which is the first one's."""
         if self.refusal is None:
-            name, said = self.destination.name, f" ({error.detail})" if error.detail else ""
-            self.refusal = EndpointRefused(f"endpoint {name!r} refused: {error.message}{said}", fix=fix)
+            self.refusal = EndpointRefused(message, fix=fix)
         return self.refusal

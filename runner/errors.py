@@ -178,7 +178,16 @@ class AnswerLost(RunPodError):
 
 
 class Unreadable(AnswerLost):
-    """Raised when a whole answer came that is not the JSON object this operation returns."""
+    """
+    Raised when a whole answer came that is not the JSON object this operation returns.
+
+    *body* is that answer, to be kept as a file: its first 8 MiB at most, our key masked in it, otherwise unaltered. It
+    is None where nobody has it.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, detail: str = "", body: bytes | None = None) -> None:
+        super().__init__(message, status=status, detail=detail)
+        self.body = body
 
 
 class Refused(RunPodError):

@@ -26,6 +26,7 @@ class Ending:
 
     *output* is ``MISSING`` when there was none; null is an output. *error* is ``{"type", "message", "traceback"}``.
     *status* is RunPod's last word, None when it never said one. Times are RunPod's, None when it did not say.
+    *artifacts* are the files made of the output, as paths in the batch folder.
     """
 
     outcome: Outcome
@@ -35,6 +36,7 @@ class Ending:
     worker_id: str | None = None
     delay_time_ms: int | None = None
     execution_time_ms: int | None = None
+    artifacts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,28 @@ class Accepted:
     attempt: int
     job_id: str
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FileClaim:
+    """A file that a run is about to put into the batch folder: its *path* there, and what is in it."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """
+    A run is about to give *files* their names: no other run of the batch may have one of them.
+
+    Durable before a file gets its name. It is taken whole or not at all.
+    """
+
+    key: str
+    attempt: int
+    files: tuple[FileClaim, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +130,14 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Reopened:
+    """A settled run that did not succeed is to be run again; its attempts stay on record."""
+
+    key: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """One look at an endpoint's ``/health``: the counters it gave, or the *problem* with asking."""
 
@@ -116,4 +148,4 @@ class Sampled:
     problem: str | None = None
 
 
-Event = Intended | Withdrawn | Accepted | CancelDecided | Ended | Settled | Sampled
+Event = Intended | Withdrawn | Accepted | Claimed | CancelDecided | Ended | Settled | Reopened | Sampled

@@ -4,6 +4,7 @@ Run one job file, from its text to its health report: what the command and noteb
 Installs no signal handlers and prints nothing.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from runner import batch, results
 from runner.batch import Folder
-from runner.check import not_run, open_job_file
+from runner.check import JobFile, open_job_file
 from runner.clock import Clock, SystemClock
 from runner.conduct import Conduct
 from runner.errors import (
@@ -25,9 +26,11 @@ from runner.errors import (
 )
 from runner.live import Live
 from runner.options import Options
-from runner.plan import make_plan
+from runner.plan import Plan, make_plan, no_plan
+from runner.recorded import recorded
 from runner.resume import newest_unfinished
 from runner.states import Verdict
+from runner.stdin import keep_stdin
 from runner.values import JsonObject
 
 EXIT_CODES = {
@@ -113,23 +116,75 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
         RecordError: the batch folder can't be written any more.
     """
     clock = clock or SystemClock()
-    job_file = open_job_file(options.file, overrides=options.overrides, only=options.only, env_required=True)
-    if problems := not_run(job_file, options.only):
-        raise JobFileError(problems)
-    root = batch.outputs_root(job_file.path, dir_in_file=job_file.outputs.dir, output_dir=options.output_dir)
-    root /= job_file.name
+    job_file = _job_file(options)
+    root = _root(options, job_file)
     batch.prepare(root)
     async with AsyncExitStack() as stack:
-        stack.enter_context(batch.lock(root, now=clock.now()))
-        begun = None if options.fresh else newest_unfinished(root)
-        if begun is not None and not options.resume:
-            folder, so_far = begun
-            raise UsageError(
-                f"batch {folder.id} of {job_file.name!r} is unfinished: {so_far.unfinished} of {so_far.planned} runs"
-                " are not settled",
-                fix="go on with it with --resume, or start a new one beside it with --fresh",
-            )
-        plan = make_plan(job_file, only=options.only, limit=options.limit)
-        conduct = Conduct(options, job_file, plan, clock, stack)
-        ended = await conduct.run(root, begun[0] if begun else None, watch)
+        lock = stack.enter_context(batch.lock(root, now=clock.now()))
+        resumed = _resumed(options, root, job_file.name)
+        if resumed is not None:
+            resumed.wish.unlink(missing_ok=True)  # of a process that is gone: it was not heeded
+            lock.runs(resumed)  # from here on a wish is for us, however long the data take to read
+        made = batch.create(root, now=clock.now()) if resumed is None and job_file.reads_stdin(options.only) else None
+        try:
+            if made is not None:
+                await keep_stdin(made.stdin)
+            folder = resumed or made
+            plan = _plan(options, job_file, stdin=folder.stdin if folder is not None else None)
+        except BaseException:
+            if made is not None:  # nothing was sent: it is no batch yet
+                shutil.rmtree(made.path, ignore_errors=True)
+            raise
+        conduct = Conduct(options, job_file, plan, clock, lock, stack)
+        ended = await conduct.run(root, resumed, watch, made=made)
     return Batch(ended.folder, ended.verdict, EXIT_CODES[ended.verdict], ended.health, ended.refusals)
+
+
+def _job_file(options: Options) -> JobFile:
+    """The job file; to cancel, as the batch was started with it, for what was sent has to end whatever it says now."""
+    if options.cancel and options.batch is not None:
+        return recorded(options.batch.read_manifest())
+    return open_job_file(options.file, overrides=options.overrides, only=options.only, env_required=True)
+
+
+def _root(options: Options, job_file: JobFile) -> Path:
+    """The folder that holds the batches of *job_file*."""
+    if options.batch is not None:
+        return options.batch.path.parent
+    dir_in_file = job_file.outputs.dir
+    root = batch.outputs_root(job_file.path, dir_in_file=dir_in_file, output_dir=options.output_dir)
+    return root / job_file.name
+
+
+def _plan(options: Options, job_file: JobFile, *, stdin: Path | None) -> Plan:
+    """The plan; one without runs where the data can't be read, if all that is wanted is to cancel what was sent."""
+    try:
+        return make_plan(job_file, only=options.only, limit=options.limit, stdin=stdin)
+    except (JobFileError, UsageError):
+        if not options.cancel:
+            raise
+        return no_plan(job_file, only=options.only)
+
+
+def _resumed(options: Options, root: Path, name: str) -> Folder | None:
+    """
+    The batch to go on with; None to start a new one.
+
+    Raises:
+        UsageError: an unfinished one stands in the way.
+    """
+    if options.batch is not None:
+        return options.batch
+    begun = None if options.fresh else newest_unfinished(root)
+    if begun is None:
+        return None
+    folder, so_far = begun
+    if not options.resume and not so_far.unfinished:
+        return None  # killed after its last run: only its report is missing, which is in nobody's way
+    if not options.resume:
+        raise UsageError(
+            f"batch {folder.id} of {name!r} is unfinished: {so_far.unfinished} of {so_far.planned} runs"
+            " are not settled",
+            fix="go on with it with --resume, or start a new one beside it with --fresh",
+        )
+    return folder

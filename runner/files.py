@@ -106,6 +106,29 @@ def _content(name: str, base: Path) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
+def marks(value: JsonValue, path: tuple[str | int, ...] = ()) -> list[list[JsonValue]]:
+    """Where in *value* texts come from files: ``[path, file, sha256]`` for each, as `marked` takes them back."""
+    if isinstance(value, FileText):
+        return [[list(path), value.file, value.sha256]]
+    if isinstance(value, dict):
+        return [mark for key, item in value.items() for mark in marks(item, (*path, key))]
+    if isinstance(value, list):
+        return [mark for index, item in enumerate(value) for mark in marks(item, (*path, index))]
+    return []
+
+
+def marked(value: JsonValue, known: list[list[JsonValue]]) -> JsonValue:
+    """*value* with the texts that `marks` found made into `FileText` again, in place."""
+    for path, file, sha256 in known:
+        if not path:
+            return FileText.of(value, file=file, sha256=sha256)
+        holder = value
+        for part in path[:-1]:
+            holder = holder[part]
+        holder[path[-1]] = FileText.of(holder[path[-1]], file=file, sha256=sha256)
+    return value
+
+
 def shown(value: JsonValue) -> JsonValue:
     """*value* as results have it: what came from a file is ``{"file", "sha256"}``. Parts without any are shared."""
     if isinstance(value, FileText):

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from runner.answers import RemoteJob
 from runner.clock import Clock
-from runner.endpoint import KNOWN_S, LiveEndpoint
+from runner.endpoint import LiveEndpoint
 from runner.errors import NotFound, RateLimited, RunPodError, TooLarge, Unreadable, Unsupported
-from runner.policy import backoff_s, look_wait_s
+from runner.policy import DEFAULT_LOOKS, DEFAULT_TTL_S, KEPT_S, Looks, backoff_s
 from runner.states import Outcome
+from runner.units import duration, elapsed
 
 HOLD_MS = 90_000
 """The longest wait that RunPod's own clients ask of status-sync. Source: runpod-sdk 1.1.2 and the Go SDK."""
@@ -27,17 +28,36 @@ HELD_LOOK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Vanished:
-    """No answer about the job will come any more: what to call that, and why."""
+    """
+    No answer about the job will come any more: what to call that, and why.
+
+    *body* is the answer that nobody could read, if that was it. *is_running* says that the job may well go on.
+    """
 
     outcome: Outcome
     message: str
+    body: bytes | None = None
+    is_running: bool = False
 
 
 class Following:
-    """The looks at one job. *submitted_at* is in seconds since the epoch, also after a restart."""
+    """
+    The looks at one job. *submitted_at* is in seconds since the epoch, also after a restart.
+
+    RunPod knows an unfinished job for *ttl_s* seconds from its submit, and a result for *kept_s* from its end.
+    """
 
     def __init__(
-        self, endpoint: LiveEndpoint, job_id: str, *, submitted_at: float, request_timeout_s: float, clock: Clock
+        self,
+        endpoint: LiveEndpoint,
+        job_id: str,
+        *,
+        submitted_at: float,
+        request_timeout_s: float,
+        clock: Clock,
+        looks: Looks = DEFAULT_LOOKS,
+        ttl_s: float = DEFAULT_TTL_S,
+        kept_s: float = KEPT_S,
     ) -> None:
         self.last_status: str | None = None
         self._endpoint = endpoint
@@ -45,11 +65,24 @@ class Following:
         self._submitted_at = submitted_at
         self._timeout_s = request_timeout_s
         self._clock = clock
+        self._bounds = looks
+        self._ttl_s = ttl_s
+        self._kept_s = kept_s
+        self._seen_at = submitted_at
+        # From here on a clock that nobody can set counts: else a step of the calendar would take the grace away.
+        self._age_s = max(0.0, clock.now() - submitted_at) - clock.monotonic()
+        self._sent_age_s = 0.0
         self._looks = 0
-        self._was_held = False
+        self._asked_at = 0.0
+        self._is_holding = False
         self._failures = 0
         self._missing = 0
         self._unreadable = 0
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the submit, as far as this process can tell."""
+        return self._age_s + self._clock.monotonic()
 
     async def until_final(self) -> RemoteJob | Vanished:
         """
@@ -63,13 +96,13 @@ class Following:
                 job = await self._look()
             except NotFound:
                 if await self._is_lost():
-                    return Vanished(Outcome.LOST, f"RunPod no longer knows job {self._job_id} (404 twice)")
+                    return Vanished(Outcome.LOST, f"RunPod no longer knows job {self._job_id} ({self._why_lost()})")
             except TooLarge as error:
                 return Vanished(Outcome.TOO_LARGE, error.message)
             except Unreadable as error:
                 self._unreadable += 1
                 if self._unreadable >= UNREADABLE_LOOKS:
-                    return Vanished(Outcome.UNREADABLE, f"{error.message}: {error.detail}")
+                    return Vanished(Outcome.UNREADABLE, f"{error.message}: {error.detail}", body=error.body)
                 await self._clock.sleep(UNREADABLE_WAIT_S)
             except RateLimited:
                 continue  # the endpoint's pace holds the next call back
@@ -77,24 +110,25 @@ class Following:
                 await self._back_off()
             else:
                 self.last_status = job.status
+                self._seen_at = self._clock.now()
                 self._failures = self._missing = self._unreadable = 0
                 if job.is_final:
                     return job
-                if not self._was_held:
-                    await self._clock.sleep(look_wait_s(self._looks))
+                await self._pause()
 
     async def _look(self) -> RemoteJob:
         endpoint = self._endpoint
         self._looks += 1
-        self._was_held = False
+        self._is_holding = False
         if not endpoint.can_hold or endpoint.held.locked():
             return await endpoint.call("status", self._status)
         async with endpoint.held:
             try:
                 job = await endpoint.call("status-sync", self._status_sync)
             except Unsupported:
-                pass
+                self._is_holding = False
             except NotFound:
+                self._is_holding = False
                 if endpoint.has_held:
                     raise
             else:
@@ -106,31 +140,57 @@ class Following:
         return job
 
     async def _status(self) -> RemoteJob:
+        self._sent_age_s = self.age_s
         return await self._endpoint.client.status(self._job_id, timeout_s=self._timeout_s)
 
     async def _status_sync(self) -> RemoteJob:
-        asked_at = self._clock.monotonic()
-        job = await self._endpoint.client.status_sync(self._job_id, wait_ms=HOLD_MS, timeout_s=self._timeout_s)
-        self._was_held = self._clock.monotonic() - asked_at >= HELD_LOOK_S
-        return job
+        self._asked_at, self._is_holding, self._sent_age_s = self._clock.monotonic(), True, self.age_s
+        hold_ms = max(1000, min(HOLD_MS, round(self._bounds.most_s * 1000)))
+        return await self._endpoint.client.status_sync(self._job_id, wait_ms=hold_ms, timeout_s=self._timeout_s)
+
+    async def _pause(self) -> None:
+        """Wait until the next look. What the server held this one for counts, where it held it at all."""
+        took_s = self._clock.monotonic() - self._asked_at
+        if self._is_holding and took_s >= HELD_LOOK_S:
+            await self._clock.sleep(max(0.0, self._bounds.least_s - took_s))
+        else:
+            await self._clock.sleep(self._bounds.wait_s(self._looks))
 
     async def _back_off(self) -> None:
         self._failures += 1
         await self._clock.sleep(backoff_s(self._failures, initial_s=0.5, most_s=30.0, jitter=self._clock.chance()))
 
+    def _why_lost(self) -> str:
+        """What may have become of the job: RunPod answers 404 whatever it was."""
+        now = self._clock.now()
+        if now - self._submitted_at >= self._ttl_s:
+            return f"its ttl of {duration(self._ttl_s)} is over"
+        if now - self._seen_at >= self._kept_s:
+            unseen = f"nobody looked at it for {elapsed(now - self._seen_at)}"
+            return f"{unseen}, and a result is kept for {duration(self._kept_s)}"
+        return "404 twice"
+
     async def _is_lost(self) -> bool:
-        """Whether a 404 means it: past the grace, at the second look, while the endpoint itself is known."""
-        self._missing += 1
-        if self._missing < 2 or self._clock.now() - self._submitted_at < GRACE_S:
+        """
+        Whether a 404 means it: past the grace, at the second look, while the endpoint itself is known.
+
+        What counts is when a look was sent, for its answer may take long, and what /health says after each of the two:
+        an endpoint that is gone for a moment answers 404 for all of its jobs.
+        """
+        if self._sent_age_s < GRACE_S:
             await self._clock.sleep(1.0)
             return False
         try:
-            await self._endpoint.check_known(within_s=KNOWN_S)
+            await self._endpoint.check_known(within_s=self.age_s - self._sent_age_s)
         except NotFound as error:
             raise self._endpoint.refuse(
                 error, "the endpoint is unknown to RunPod or to this key; its jobs are kept for --resume"
             ) from None
         except RunPodError:
             await self._back_off()
+            return False
+        self._missing += 1
+        if self._missing < 2:
+            await self._clock.sleep(1.0)
             return False
         return True

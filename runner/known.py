@@ -69,8 +69,11 @@ class Known:
             if keys is None or keys is ANY or use.key is None or use.guarded or use.key in keys:
                 continue
             message = f"{_NOUNS[use.root]} no '{use.key}'"
+            fix = suggest(use.key, keys)
+            if fix is None and use.root == "vars":
+                fix = f"declare it: vars: {{{use.key}: …}}"
             pattern = rf"\b{use.root}\s*(?:\.\s*|\[\s*['\"])({re.escape(use.key)})\b"
-            yield message, suggest(use.key, keys), pattern
+            yield message, fix, pattern
 
     def _name(self, name: str) -> tuple[str, str | None] | None:
         if name == "row":
@@ -79,14 +82,19 @@ class Known:
             return ("the job has no matrix", "give it rows.matrix") if self.matrix is None else None
         if name == "vars" or (name == "repeat" and self.has_repeat) or name in self.more:
             return None
-        homes = {"row": self.row or (), "matrix": self.matrix or (), "vars": self.vars}
+        homes = {"row": self.row or (), "matrix": self.matrix or (), "vars": self.vars, "run": self.more.get("run", ())}
         for home, keys in homes.items():
             if name in keys:
                 return f"unknown name '{name}'", f"did you mean '{home}.{name}'?"
-        if name in _LATER:
-            return f"unknown name '{name}'", _LATER[name]
+        if name == "output" and "run" in self.more:
+            return f"unknown name '{name}'", "a path is made of run, row, matrix, repeat and vars only"
+        if name in _ELSEWHERE:
+            return f"unknown name '{name}'", _ELSEWHERE[name]
         names = ["row", "matrix", "vars", "repeat"] if self.has_repeat else ["row", "vars"]
-        return f"unknown name '{name}'", suggest(name, [*names, *self.more])
+        fix = suggest(name, [*names, *self.more])
+        if "output" in self.more and fix is not None and fix.startswith("known"):
+            fix = f"write output.{name} for that part of the output; {fix}"
+        return f"unknown name '{name}'", fix
 
 
 def _spot(name: str) -> str:
@@ -97,10 +105,17 @@ def _spot(name: str) -> str:
 
 ANY = ("*",)
 _SETTLED = ("output", "status", "execution_time_ms", "delay_time_ms")
-_LATER = {
+_ENVIRONMENT = "declare it under vars, as name: ${VAR}, and write {{ vars.name }}"
+_CHANCE = "there is no clock and no chance here: equal rows make equal requests"
+_ELSEWHERE = {
     "output": "a run's output is there in success_when and in artifacts only",
     "run": "run.index and run.key are there in artifacts only",
+    **dict.fromkeys(("status", "execution_time_ms", "delay_time_ms"), "that is there in success_when only"),
+    **dict.fromkeys(("env", "environ", "os"), _ENVIRONMENT),
+    **dict.fromkeys(("now", "today", "utcnow", "date", "time", "datetime", "timestamp", "random", "uuid"), _CHANCE),
 }
+"""Names that people look for and a template has not, or not here; and what they do instead."""
+
 _NOUNS = {"row": "the rows have", "matrix": "the matrix has", "vars": "the vars have", "run": "a run has"}
 
 

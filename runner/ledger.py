@@ -5,21 +5,28 @@ A run gets its row when it is first intended, or settled without ever being sent
 """
 
 import math
+import sys
+import unicodedata
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from runner import files
 from runner.database import Database, Row
 from runner.events import (
     Accepted,
     CancelDecided,
+    Claimed,
     Destination,
     Ended,
     Ending,
     Event,
+    FileClaim,
     Intended,
+    Reopened,
     Sampled,
     Settled,
     Withdrawn,
@@ -28,14 +35,15 @@ from runner.runs import Run
 from runner.states import MOVES, Outcome, State
 from runner.values import MISSING, JsonObject, JsonValue, dump, parse
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE runs (
     key TEXT PRIMARY KEY, job TEXT NOT NULL, position INTEGER NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
     outcome TEXT, message TEXT, delay_time_ms INTEGER, execution_time_ms INTEGER,
-    line_offset INTEGER, line_length INTEGER, line_digest BLOB, settled_at REAL, given TEXT NOT NULL);
+    line_offset INTEGER, line_length INTEGER, line_digest BLOB, settled_at REAL,
+    reopened_after INTEGER NOT NULL DEFAULT 0, given TEXT NOT NULL);
 CREATE INDEX runs_by_state ON runs (job, state, outcome);
 CREATE INDEX runs_open ON runs (job) WHERE settled_at IS NULL;
 CREATE INDEX runs_by_line ON runs (line_offset) WHERE line_offset IS NOT NULL;
@@ -50,11 +58,17 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_by_time ON attempts (coalesce(submitted_at, ended_at, intended_at));
 CREATE INDEX attempts_by_execution_time ON attempts (job, execution_time_ms) WHERE execution_time_ms IS NOT NULL;
 CREATE INDEX attempts_again ON attempts (job) WHERE attempt > 1;
+CREATE TABLE plans (job TEXT PRIMARY KEY, rows BLOB NOT NULL);
+CREATE TABLE artifacts (name TEXT PRIMARY KEY, path TEXT NOT NULL, key TEXT NOT NULL, attempt INTEGER NOT NULL,
+    sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL);
 CREATE TABLE samples (endpoint TEXT NOT NULL, at REAL NOT NULL, jobs TEXT NOT NULL, workers TEXT NOT NULL,
     problem TEXT);
 """
 # `given` is JSON: the row, matrix, repeat and input of the run, enough to send it again without the job file. It may be
 # megabytes, so it is the last column, and each question of the report has an index that answers it without the table.
+# The first `reopened_after` attempts of a run were over when a person asked for it again: its retries count from there.
+# A plan's `rows` are the digests of the rows that a job was planned with, 64 bit each, sorted.
+# An artifact's `name` is its path as a file system may see it that ignores case and the form of accents.
 # A settled run's outcome, message and times are those of its line, which no attempt may have: a rejected run has none.
 
 MESSAGE_LENGTH = 1000
@@ -71,14 +85,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """A file name that another run has: its *path*, and which run."""
+
+    path: str
+    job: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class OpenRun:
     """
     A run that has a row and is not settled, as resume finds it.
 
     *attempt* is the number of its last attempt, 0 for none; *ended* says whether that attempt has ended, so that the
-    run waits for the next one. *outcomes* are the endings of all its attempts, in order; None is an attempt that ended
-    with its embedded endpoint. *last* is how the last one ended, its output left out.
-    *first_at* is when the first attempt was intended, the start of ``timeouts.run``.
+    run waits for the next one, as one does that was reopened. *outcomes* are the endings of its attempts since then, in
+    order; None is an attempt that ended with its embedded endpoint. *last* is how the last attempt of all ended, its
+    output left out. *first_at* is when the first of them was intended, the start of ``timeouts.run``; None before.
     """
 
     run: Run
@@ -87,9 +110,39 @@ class OpenRun:
     destination: Destination
     job_id: str | None
     submitted_at: float | None
-    first_at: float
+    first_at: float | None
     outcomes: tuple[Outcome | None, ...]
     last: Ending | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """A run that has a row: where it stands. *settled_at* is None while it is not settled."""
+
+    run: Run
+    state: State
+    outcome: Outcome | None
+    attempts: int
+    settled_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PastAttempt:
+    """
+    An attempt, under way or over. Times are seconds since the epoch, None for what has not happened.
+
+    *cancel_at* is when it was decided to ask RunPod to cancel it. *ending* has no output; it is None while the attempt
+    is under way, and when it ended with its embedded endpoint.
+    """
+
+    number: int
+    destination: Destination
+    job_id: str | None
+    intended_at: float
+    submitted_at: float | None
+    cancel_at: float | None
+    ended_at: float | None
+    ending: Ending | None
 
 
 class Ledger:
@@ -126,16 +179,29 @@ class Ledger:
 
     # Writing
 
-    def apply(self, events: Sequence[tuple[Event, Place | None]]) -> None:
-        """Commit *events* in one durable transaction, in their order; the place belongs to a `Settled`."""
+    def apply(self, events: Sequence[tuple[Event, Place | None]]) -> dict[str, Taken]:
+        """
+        Commit *events* in one durable transaction, in their order; the place belongs to a `Settled`.
+
+        Returns:
+            By run key, the claims that were not taken, because another run has one of the names.
+        """
+        refused: dict[str, Taken] = {}
         if not events:
-            return
+            return refused
         with self._db.transaction():
             for event, place in events:
-                self._apply(event, place)
+                taken = self._apply(event, place)
+                if taken is not None:
+                    refused[taken[0]] = taken[1]
+        return refused
 
-    def _apply(self, event: Event, place: Place | None) -> None:
+    def _apply(self, event: Event, place: Place | None) -> tuple[str, Taken] | None:
         match event:
+            case Claimed():
+                return self._claim(event)
+            case Reopened():
+                self._reopen(event)
             case Intended():
                 self._intend(event)
             case Withdrawn():
@@ -153,6 +219,38 @@ class Ledger:
             case Sampled():
                 row = (event.endpoint, event.at, dump(event.jobs), dump(event.workers), event.problem)
                 self._db.do("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", row)
+        return None
+
+    def _claim(self, event: Claimed) -> tuple[str, Taken] | None:
+        names = [folded(file.path) for file in event.files]
+        for name in names:
+            other = self._db.first(
+                "SELECT a.path, r.job, r.position FROM artifacts a JOIN runs r ON r.key = a.key"
+                " WHERE a.name = ? AND a.key != ?",
+                (name, event.key),
+            )
+            if other is not None:
+                return event.key, Taken(*other)
+        for name, file in zip(names, event.files, strict=True):
+            row = (name, file.path, event.key, event.attempt, file.sha256, file.size_bytes)
+            self._db.do("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?)", row)
+        return None
+
+    def _reopen(self, event: Reopened) -> None:
+        """
+        Let a settled run be run again. One that was never sent goes back to having no row, so that the plan has it.
+
+        Its line stays in results.jsonl until the batch ends; that no row speaks of it any more makes it superseded.
+        """
+        if self._db.do("DELETE FROM runs WHERE key = ? AND attempts = 0", (event.key,)):
+            return
+        reopened = self._db.do(
+            "UPDATE runs SET state = ?, reopened_after = attempts, outcome = NULL, message = NULL,"
+            " delay_time_ms = NULL, execution_time_ms = NULL, line_offset = NULL, line_length = NULL,"
+            " line_digest = NULL, settled_at = NULL WHERE key = ? AND settled_at IS NOT NULL AND state != ?",
+            (State.PENDING, event.key, State.SUCCEEDED),
+        )
+        assert reopened, f"run {event.key} can't be run again"
 
     def _intend(self, event: Intended) -> None:
         run, to = event.run, event.destination
@@ -219,11 +317,37 @@ class Ledger:
         setting = ", ".join(f"{name} = ?" for name in columns)
         return self._db.do(f"UPDATE {table} SET {setting} WHERE {where}", (*columns.values(), *which)) == 1
 
+    def close_gaps(self, **values: JsonValue) -> None:
+        """
+        Let every line's place be as if no superseded line stood before it, and `note` *values*, all at once.
+
+        What has been written anew in the order of `places` is at these places.
+        """
+        places = list(self.places())
+        with self._db.transaction():
+            end = 0
+            for offset, length in places:  # upwards, so that no new offset is another line's old one
+                if offset != end:
+                    self._db.do("UPDATE runs SET line_offset = ? WHERE line_offset = ?", (end, offset))
+                end += length
+            self._note(values)
+
+    def plan_rows(self, job: str, digests: "array[int]") -> None:
+        """Remember the *digests* of the rows that *job* is planned with; the last word counts."""
+        ordered = array("Q", sorted(digests))
+        if sys.byteorder == "big":
+            ordered.byteswap()
+        with self._db.transaction():
+            self._db.do("INSERT OR REPLACE INTO plans VALUES (?, ?)", (job, ordered.tobytes()))
+
     def note(self, **values: JsonValue) -> None:
         """Remember facts about the batch as a whole, such as ``plan={"photos": 600}``; the last word counts."""
         with self._db.transaction():
-            for name, value in values.items():
-                self._db.do("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, dump(value).decode()))
+            self._note(values)
+
+    def _note(self, values: Mapping[str, JsonValue]) -> None:
+        for name, value in values.items():
+            self._db.do("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, dump(value).decode()))
 
     # Reading
 
@@ -255,6 +379,11 @@ class Ledger:
         last = self.last_line()
         return 0 if last is None else last.offset + last.length
 
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Offset and length of every line that a settled run's row speaks of, in the order of the file."""
+        sql = "SELECT line_offset, line_length FROM runs WHERE line_offset IS NOT NULL ORDER BY line_offset"
+        yield from ((row[0], row[1]) for row in self._db.rows(sql))
+
     def settled_line(self, key: str) -> Place | None:
         """Where the line of the run *key* stands; None when it is not settled."""
         row = self._db.first(f"{_PLACES} WHERE key = ? AND line_offset IS NOT NULL", (key,))
@@ -272,25 +401,57 @@ class Ledger:
     def open_runs(self) -> list[OpenRun]:
         """The runs that have a row and are not settled: those with a job id first, the oldest submit first."""
         rows = self._db.rows(
-            "SELECT r.position, r.given, a.* FROM runs r JOIN attempts a ON a.key = r.key AND a.attempt = r.attempts"
+            "SELECT r.position, r.given, r.reopened_after, a.*"
+            " FROM runs r JOIN attempts a ON a.key = r.key AND a.attempt = r.attempts"
             " WHERE r.settled_at IS NULL ORDER BY a.job_id IS NULL, a.submitted_at, r.job, r.position"
         )
         return [self._open_run(row) for row in rows]
 
+    def unsuccessful(self) -> Iterator[tuple[str, Outcome | None]]:
+        """Key and outcome of every settled run that did not succeed."""
+        for key, outcome in self._db.rows(
+            "SELECT key, outcome FROM runs WHERE settled_at IS NOT NULL AND state != ?", (State.SUCCEEDED,)
+        ):
+            yield key, Outcome(outcome) if outcome else None
+
+    def planned_rows(self, job: str) -> "array[int]":
+        """The digests of the rows that *job* was planned with, sorted; none for a job that it has not."""
+        row = self._db.first("SELECT rows FROM plans WHERE job = ?", (job,))
+        digests = array("Q", b"" if row is None else row[0])
+        if sys.byteorder == "big":
+            digests.byteswap()
+        return digests
+
+    def taken_up(self, job: str) -> int:
+        """How many runs of *job* have a row."""
+        (count,) = self._db.first("SELECT count(*) FROM runs WHERE job = ?", (job,))
+        return int(count)
+
+    def settled_at(self, key: str) -> float | None:
+        """When the run *key* settled, seconds since the epoch; None when it did not."""
+        row = self._db.first("SELECT settled_at FROM runs WHERE key = ?", (key,))
+        return None if row is None else row[0]
+
+    def artifacts(self, key: str) -> list[FileClaim]:
+        """The files that the run *key* claimed, by path."""
+        rows = self._db.rows("SELECT path, sha256, size_bytes FROM artifacts WHERE key = ? ORDER BY path", (key,))
+        return [FileClaim(*row) for row in rows]
+
     def _open_run(self, row: Row) -> OpenRun:
         earlier = list(
             self._db.rows(
-                "SELECT intended_at, ended_at, outcome FROM attempts WHERE key = ? ORDER BY attempt", (row["key"],)
+                "SELECT intended_at, ended_at, outcome FROM attempts WHERE key = ? AND attempt > ? ORDER BY attempt",
+                (row["key"], row["reopened_after"]),
             )
         )
         return OpenRun(
-            run=Run(key=row["key"], job=row["job"], index=row["position"], **parse(row["given"].encode())),
+            run=_run(row),
             attempt=row["attempt"],
             ended=row["ended_at"] is not None,
             destination=Destination(row["endpoint"], row["base_url"], row["endpoint_id"]),
             job_id=row["job_id"],
             submitted_at=row["submitted_at"],
-            first_at=earlier[0]["intended_at"],
+            first_at=earlier[0]["intended_at"] if earlier else None,
             outcomes=tuple(
                 Outcome(one["outcome"]) if one["outcome"] else None for one in earlier if one["ended_at"] is not None
             ),
@@ -316,21 +477,27 @@ class Ledger:
         for endpoint, at, jobs, workers, problem in self._db.rows("SELECT * FROM samples ORDER BY rowid"):
             yield Sampled(endpoint, at, parse(jobs), parse(workers), problem)
 
-    def percentiles(self, job: str, column: str, ranks: Sequence[float]) -> list[int | None]:
+    def percentiles(self, job: str | None, column: str, ranks: Sequence[float]) -> list[int | None]:
         """
         Nearest-rank percentiles of *column* over the settled runs of *job*; None where there is none.
 
         *column* is ``delay_time_ms`` or ``execution_time_ms``, of a run's last attempt; *ranks* are in 0..100. An index
-        keeps the values in order, so that nothing is sorted and memory does not grow with the batch.
+        keeps the values of a job in order. Those of all jobs together, which None asks for, are sorted by SQLite, for
+        each rank anew. Either way our memory does not grow with the batch.
         """
-        assert column in ("delay_time_ms", "execution_time_ms")
-        source = f"FROM runs WHERE job = ? AND {column} IS NOT NULL"
-        (count,) = self._db.first(f"SELECT count(*) {source}", (job,))
+        source, values = _times(job, column)
+        (count,) = self._db.first(f"SELECT count(*) {source}", values)
         if not count:
             return [None for _ in ranks]
         passed = (max(0, math.ceil(count * rank / 100) - 1) for rank in ranks)
         nth = f"SELECT {column} {source} ORDER BY {column} LIMIT 1 OFFSET ?"
-        return [self._db.first(nth, (job, number))[0] for number in passed]
+        return [self._db.first(nth, (*values, number))[0] for number in passed]
+
+    def mean(self, job: str | None, column: str) -> float | None:
+        """The mean of *column*, over the same runs as `percentiles`; None where there is none."""
+        source, values = _times(job, column)
+        count, total = self._db.first(f"SELECT count(*), total({column}) {source}", values)
+        return total / count if count else None
 
     def attempt_totals(self, job: str) -> tuple[int, int]:
         """Of *job*: how many attempts there were beyond each run's first, and the execution time of all, in ms."""
@@ -338,6 +505,19 @@ class Ledger:
         # total, not sum: it does not stop at 64 bit, whatever a server says.
         timed = "SELECT total(execution_time_ms) FROM attempts WHERE job = ? AND execution_time_ms IS NOT NULL"
         return retried, int(self._db.first(timed, (job,))[0])
+
+    def spent(self) -> dict[str, tuple[int, int]]:
+        """By job: how many attempts have an execution time, and the sum of it in ms. Jobs without any are not in it."""
+        rows = self._db.rows(
+            "SELECT job, count(*), total(execution_time_ms) FROM attempts"
+            " WHERE execution_time_ms IS NOT NULL GROUP BY job"
+        )
+        return {job: (count, int(total)) for job, count, total in rows}
+
+    def tried_again(self) -> int:
+        """How many runs of all jobs took more than one attempt, however many more."""
+        (runs,) = self._db.first("SELECT count(*) FROM attempts WHERE attempt > 1 AND attempt = 2")
+        return int(runs)
 
     def errors(self, job: str, most: int = 20) -> list[tuple[str, int]]:
         """The commonest messages (their first 1000 characters) of *job*'s unsuccessful runs, with their counts."""
@@ -347,6 +527,43 @@ class Ledger:
             (job, most),
         )
         return [(message, times) for message, times in rows]
+
+    def keys_like(self, beginning: str, most: int) -> list[tuple[str, str, int]]:
+        """Key, job and index of the runs whose keys begin so, of those that have a row; at most *most*."""
+        rows = self._db.rows(
+            "SELECT key, job, position FROM runs WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
+            (beginning, beginning + "\U0010ffff", most),
+        )
+        return [(key, job, index) for key, job, index in rows]
+
+    def key_at(self, job: str, index: int) -> str | None:
+        """The key of a run by its place in the plan; None when it has no row. No index helps: it takes a while."""
+        row = self._db.first("SELECT key FROM runs WHERE job = ? AND position = ?", (job, index))
+        return None if row is None else str(row[0])
+
+    def known(self, key: str) -> KnownRun | None:
+        """The run *key*; None when it has no row."""
+        row = self._db.first("SELECT * FROM runs WHERE key = ?", (key,))
+        if row is None:
+            return None
+        outcome = Outcome(row["outcome"]) if row["outcome"] else None
+        return KnownRun(_run(row), State(row["state"]), outcome, row["attempts"], row["settled_at"])
+
+    def attempts(self, key: str) -> list[PastAttempt]:
+        """Every attempt at the run *key*, in order."""
+        return [
+            PastAttempt(
+                number=row["attempt"],
+                destination=Destination(row["endpoint"], row["base_url"], row["endpoint_id"]),
+                job_id=row["job_id"],
+                intended_at=row["intended_at"],
+                submitted_at=row["submitted_at"],
+                cancel_at=row["cancel_at"],
+                ended_at=row["ended_at"],
+                ending=_ending(row) if row["outcome"] else None,
+            )
+            for row in self._db.rows("SELECT * FROM attempts WHERE key = ? ORDER BY attempt", (key,))
+        ]
 
 
 class KeyIndex:
@@ -372,8 +589,17 @@ class KeyIndex:
 
 _PLACES = "SELECT line_offset, line_length, line_digest FROM runs"
 
-_ORIGINS = {to: tuple(state for state, moves in MOVES.items() if to in moves) for to in State}
-"""The states from which each state may be entered."""
+
+def _times(job: str | None, column: str) -> tuple[str, tuple[str, ...]]:
+    """Where the times in *column* are, of *job* or of all jobs: a part of a question, and its values."""
+    assert column in ("delay_time_ms", "execution_time_ms")
+    if job is None:
+        return f"FROM runs WHERE {column} IS NOT NULL", ()
+    return f"FROM runs WHERE job = ? AND {column} IS NOT NULL", (job,)
+
+
+_ORIGINS = {to: tuple(state for state, moves in MOVES.items() if to in moves and not state.is_final) for to in State}
+"""The states from which each state may be entered, save by who reopens a run."""
 
 
 def _ended(ending: Ending | None, at: float) -> dict[str, object]:
@@ -405,14 +631,31 @@ def _ending(row: Row) -> Ending:
 
 
 def _message(event: Settled) -> str | None:
-    """What the report says went wrong; None when nothing did."""
+    """What the report says went wrong, the exception's type first where it is known; None when nothing did."""
     error = event.ending.error if event.ending else None
     if error is None or event.state is State.SUCCEEDED:
         return None
-    message: str = error["message"]
-    return message[:MESSAGE_LENGTH]
+    kind, message = error.get("type"), error["message"]
+    if kind and not message.startswith(kind):
+        message = f"{kind}: {message}" if message else kind
+    return str(message[:MESSAGE_LENGTH])
+
+
+def folded(path: str) -> str:
+    """*path* as a file system may see it that ignores case and the form of accents."""
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 def _given(run: Run) -> str:
     given: JsonObject = {"row": run.row, "matrix": run.matrix, "repeat": run.repeat, "input": run.input}
-    return dump(given | ({"problem": run.problem} if run.problem else {})).decode()
+    marks = files.marks(run.input)
+    more = {"problem": run.problem, "files": marks}
+    return dump(given | {name: value for name, value in more.items() if value}).decode()
+
+
+def _run(row: Row) -> Run:
+    """The run of which *row* has key, job, position and what it was given."""
+    given = parse(row["given"].encode())
+    marks = given.pop("files", [])
+    given["input"] = files.marked(given["input"], marks)
+    return Run(key=row["key"], job=row["job"], index=row["position"], **given)

@@ -14,9 +14,9 @@ EXECUTION_TIMEOUT_S = (5.0, 7 * 86_400.0)
 TTL_S = (10.0, 7 * 86_400.0)
 POLL_S = (0.05, 300.0)
 _ENDPOINT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_BASE_URL = re.compile(r"(https?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(/[\w./~-]*)?")
+_BASE_URL = re.compile(r"(https?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(/[\w./~-]*)?", re.ASCII)
 _URL = re.compile(r"(https?://[^\s/?#@]+|\$\{)[^\s]*", re.IGNORECASE)
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]", re.ASCII)
 
 
 def problems(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[tuple[Finding, bool]]:
@@ -63,7 +63,7 @@ def _policy(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[Finding]:
         ("ttl", policy.ttl_s, *TTL_S),
     ):
         if value is not None and not low <= value <= high:
-            message = f"RunPod takes a '{key}' of {duration(low or 0.001)} to {duration(high)}, found {duration(value)}"
+            message = f"RunPod's '{key}' is {duration(low or 0.001)} to {duration(high)}, found {duration(value)}"
             yield Finding((*loc, "policy", key), message)
     if (
         policy.ttl_s is not None

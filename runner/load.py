@@ -8,7 +8,9 @@ and retypes ``on``, ``1:30`` and ``0123``. Sizes are counted on the event stream
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,11 @@ class Loaded:
     problems: list[Problem]
 
 
+def left_of(path: Path, value: JsonObject, *, sha256: str) -> Document:
+    """The job file at *path* of which only the *value* is known any more: all its problems are at its beginning."""
+    return Document(path, str(path), sha256, "", _compose("null"), value, [])
+
+
 def load(path: Path) -> Loaded:
     """
     Read the job file at *path* and hold it against the grammar.
@@ -123,7 +130,8 @@ def load(path: Path) -> Loaded:
 def _not_a_job_file(value: JsonValue) -> Finding:
     if value is None:
         return Finding((), "the file is empty", "`runner init` writes a job file to start from")
-    return Finding((), f"expected a mapping with the keys of a job file, found {found(value)}")
+    fix = "write version:, name:, endpoints: and jobs: at the beginnings of lines"
+    return Finding((), f"expected a mapping with the keys of a job file, found {found(value)}", fix)
 
 
 def _read(path: Path) -> bytes:
@@ -223,13 +231,21 @@ def _compose(text: str) -> yaml.Node:
         mark = error.problem_mark or error.context_mark
         if mark is None:
             raise Fault(1, 1, "this can't be read as YAML") from None
-        raise explain(text, error.problem or "", mark, error.context_mark) from None
+        raise explain(text, error.problem or "", mark, error.context_mark, _last_quoted(text)) from None
     except yaml.YAMLError:
         raise Fault(1, 1, "this can't be read as YAML") from None
     if root is None:
         start: Any = yaml.Mark("", 0, 0, 0, None, 0)
         return yaml.ScalarNode(_PLAIN, "", start, start)
     return root
+
+
+def _last_quoted(text: str) -> tuple[yaml.Mark, yaml.Mark] | None:
+    """Where the last thing that can be read of *text* begins and ends, when it is a text in quotes."""
+    last: deque[Any] = deque(maxlen=1)
+    with suppress(yaml.YAMLError):
+        last.extend(yaml.parse(text, Loader=_Loader))
+    return next(((one.start_mark, one.end_mark) for one in last if getattr(one, "style", None) in ("'", '"')), None)
 
 
 def _count(text: str) -> None:
@@ -270,7 +286,8 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise _at(node, f"nested deeper than {MAX_DEPTH} levels through its aliases")
         if node.tag not in (_PLAIN, _TEXT, "map", "seq"):
-            self.faults.append(_at(node, f"tag '{_tag(node.tag)}' is not supported", "remove it"))
+            fix = "remove it, or quote a text that starts with '!'"
+            self.faults.append(_at(node, f"tag '{_tag(node.tag)}' is not supported", fix))
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, depth + 1) for item in node.value]
         if isinstance(node, yaml.MappingNode):

@@ -4,9 +4,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from runner.clock import iso
 from runner.errors import RecordError
+from runner.plain import plain
 from runner.secret import Masker
 from runner.values import dump
 
@@ -40,10 +42,31 @@ class _File(logging.FileHandler):
         """Say nothing."""
 
 
+class _Echo(logging.StreamHandler[TextIO]):
+    """The log for people. A terminal that is gone must not end a batch that somebody pays for."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing."""
+
+
+class _Words(logging.Formatter):
+    """A record as a line for people: when, what, and the fields given as ``extra``."""
+
+    def __init__(self, masker: Masker) -> None:
+        super().__init__()
+        self._masker = masker
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {name: value for name, value in record.__dict__.items() if name not in _OURS and value is not None}
+        more = " ".join(f"{name}={value}" for name, value in fields.items())
+        text = f"{iso(record.created)} {record.levelname.lower()}: {record.getMessage()}"
+        return plain(self._masker(f"{text} ({more})" if more else text)).replace("\n", " ")
+
+
 @contextmanager
-def log_to(path: Path, masker: Masker) -> Iterator[None]:
+def log_to(path: Path, masker: Masker, *, echo: TextIO | None = None) -> Iterator[None]:
     """
-    Append what the package logs to *path* while the block runs.
+    Append what the package logs to *path* while the block runs, and say it on *echo* too.
 
     Raises:
         RecordError: it can't be opened.
@@ -59,10 +82,16 @@ def log_to(path: Path, masker: Masker) -> Iterator[None]:
     logger = logging.getLogger("runner")
     before = logger.level
     logger.addHandler(handler)
+    aloud = _Echo(echo) if echo is not None else None
+    if aloud is not None:
+        aloud.setFormatter(_Words(masker))
+        logger.addHandler(aloud)
     logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        if aloud is not None:
+            logger.removeHandler(aloud)
         logger.setLevel(before)
         handler.close()

@@ -15,6 +15,17 @@ from runner.values import JsonObject
 LIBRARIES = ("runpod-runner", "aiohttp", "pydantic", "jinja2", "pyyaml")
 
 
+def renewed(before: JsonObject, now: JsonObject) -> JsonObject:
+    """
+    The manifest of a batch that goes on with what *now* says, after it was started with what *before* says.
+
+    What the runs were made of until then is kept under ``changes``, the oldest first.
+    """
+    parts = ("started_at", "job_file", "inputs", "spec", "vars", "plan", "versions", "git", "argv")
+    kept = {name: now[name] for name in ("batch", "name")} | {name: before[name] for name in parts}
+    return now | {"started_at": before["started_at"], "changes": [*before.get("changes", []), kept]}
+
+
 def manifest(folder: Folder, options: Options, job_file: JobFile, plan: Plan, *, started_at: float) -> JsonObject:
     """The manifest of the batch in *folder*; secrets stand in it as the references that the job file has."""
     return {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Self
 
-from runner import variables
+from runner import startup, variables
 from runner.check import JobFile
 from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
@@ -17,7 +17,7 @@ from runner.local.server import LocalServer, Served
 from runner.pace import Pace
 from runner.runpod import RunPod, open_session
 from runner.secret import Masker, Secret
-from runner.spec import LocalEndpoint, RateLimits, RemoteEndpoint
+from runner.spec import Endpoint, LocalEndpoint, RateLimits, RemoteEndpoint
 
 WIDTH = 200
 """Runs in flight on an endpoint whose ``concurrency`` is not set."""
@@ -27,6 +27,11 @@ workers_log = logging.getLogger("runner.workers")
 
 def served(name: str, endpoint: LocalEndpoint, job_file: JobFile) -> Served:
     """The local *endpoint* of *job_file*, as the server takes it."""
+    if endpoint.command is not None:
+        command = startup.words(endpoint.command, os.environ)
+        return Served(name, None, workers=endpoint.workers, command=command, folder=job_file.folder)
+    if endpoint.handler is None:
+        return Served(name, None)
     file, _, function = endpoint.handler.rpartition(":")
     return Served(
         name,
@@ -37,9 +42,17 @@ def served(name: str, endpoint: LocalEndpoint, job_file: JobFile) -> Served:
 
 
 def secret_names(job_file: JobFile) -> list[str]:
-    """The environment variables that hold the file's API keys: no worker may see them."""
+    """The environment variables that hold the file's API keys."""
     remote = [one for one in job_file.endpoints.values() if isinstance(one, RemoteEndpoint)]
     return sorted({name for one in remote for name in variables.names(one.api_key)})
+
+
+def hidden_names(job_file: JobFile) -> list[str]:
+    """The environment variables that no worker may see: keys, webhooks, and secrets that jobs carry themselves."""
+    jobs = job_file.jobs.values()
+    texts = [one.webhook for one in jobs if one.webhook is not None]
+    texts += [one.s3_config.access_secret for one in jobs if one.s3_config is not None]
+    return sorted({*secret_names(job_file), *(name for text in texts for name in variables.names(text))})
 
 
 class Network:
@@ -50,8 +63,8 @@ class Network:
     environment variable with its token.
 
     Raises, on entering:
-        HandlerError: a handler can't be imported.
-        UsageError: a key, a URL or an id can't be used.
+        HandlerError: a handler can't be imported, or a command does not become a worker.
+        UsageError: a key, a URL or an id can't be used; or an external endpoint is to be embedded.
     """
 
     def __init__(
@@ -70,6 +83,7 @@ class Network:
         async with AsyncExitStack() as stack:
             local = {name: one for name, one in self._specs.items() if isinstance(one, LocalEndpoint)}
             if local and self._local_url is None:
+                self._refuse_external(local)
                 await self._embed(local, stack)
             elif local:
                 self._token = self._served_token()
@@ -85,9 +99,10 @@ class Network:
 
     @property
     def longest_window_s(self) -> float:
-        """The longest window of any configured rate: how far back earlier submits count."""
+        """The longest window of any rate of submits: how far back earlier ones count."""
         limits = [one.rate_limits for one in self._specs.values() if isinstance(one, RemoteEndpoint)]
-        return max((one.run.period_s for one in [*limits, RateLimits()]), default=0.0)
+        rates = [rate for one in [*limits, RateLimits()] for rate in (one.run, one.runsync)]
+        return max(rate.period_s for rate in rates)
 
     async def _embed(self, local: Mapping[str, LocalEndpoint], stack: AsyncExitStack) -> None:
         self._token = Secret(secrets.token_urlsafe(24), name="the embedded endpoint's token")
@@ -95,10 +110,19 @@ class Network:
         server = LocalServer(
             [served(name, one, self._job_file) for name, one in local.items()],
             token=self._token.reveal(),
-            hide_env=secret_names(self._job_file),
+            hide_env=hidden_names(self._job_file),
             on_output=_log_output,
         )
         self._embedded = await stack.enter_async_context(server)
+
+    def _refuse_external(self, local: Mapping[str, LocalEndpoint]) -> None:
+        for name, endpoint in local.items():
+            if endpoint.external:
+                file = self._job_file.document.file
+                raise UsageError(
+                    f"endpoint '{name}' is external: its workers are yours to start, so it must be served first",
+                    fix=f"runner serve {file}, start a worker as it says, then runner run {file} --local URL",
+                )
 
     def _served_token(self) -> Secret:
         value = os.environ.get(self._token_env)
@@ -113,14 +137,27 @@ class Network:
 
     def endpoints(self, past: Mapping[str, list[float]]) -> dict[str, LiveEndpoint]:
         """A live endpoint for each name. *past* are times (monotonic) of recent submits to each."""
-        return {name: self._live(name, self._destination(name), past.get(name, [])) for name in self._specs}
+        return {
+            name: self._live(spec, self._destination(name), past.get(name, [])) for name, spec in self._specs.items()
+        }
 
     def elsewhere(
-        self, destinations: Iterable[Destination], now: Mapping[str, LiveEndpoint]
+        self,
+        destinations: Iterable[Destination],
+        now: Mapping[str, LiveEndpoint],
+        before: Iterable[tuple[str, Endpoint]],
     ) -> dict[Destination, LiveEndpoint]:
-        """A live endpoint for each place that jobs were sent to, and that the job file no longer speaks of."""
+        """
+        A live endpoint for each place that jobs were sent to, and that the job file no longer speaks of.
+
+        *before* are the endpoints of the batch until now, by name: what was sent by one of them goes by its key.
+
+        Raises:
+            UsageError: a variable or a token that one of them needs is not set.
+        """
         known = {one.destination for one in now.values()}
-        return {one: self._live(one.name, one, []) for one in destinations if one not in known}
+        specs = [*before, *self._specs.items()]
+        return {one: self._live(_sent_by(one, specs), one, []) for one in destinations if one not in known}
 
     def _destination(self, name: str) -> Destination:
         spec = self._specs[name]
@@ -128,10 +165,9 @@ class Network:
             return Destination(name, self._local_url or EMBEDDED, name)
         return Destination(name, variables.resolve(spec.base_url, os.environ), variables.resolve(spec.id, os.environ))
 
-    def _live(self, name: str, to: Destination, past: list[float]) -> LiveEndpoint:
-        spec = self._specs[name]
+    def _live(self, spec: Endpoint, to: Destination, past: list[float]) -> LiveEndpoint:
         if isinstance(spec, LocalEndpoint):
-            assert self._token is not None, "a local endpoint has a token"
+            self._token = self._token or self._served_token()
             key, limits = self._token, RateLimits()
         else:
             key = Secret(variables.resolve(spec.api_key, os.environ), name=spec.api_key)
@@ -139,7 +175,24 @@ class Network:
         url = self._embedded.base_url if to.base_url == EMBEDDED else to.base_url
         client = RunPod(self._session, base_url=url, endpoint_id=to.endpoint_id, api_key=key)
         rates = {bucket: getattr(limits, bucket) for bucket in RateLimits.model_fields}
-        return LiveEndpoint(to, client, Pace(rates, {"run": past}), self._clock, concurrency=spec.concurrency or WIDTH)
+        # Nobody wrote down by which of the two a submit went, so each counts it.
+        pace = Pace(rates, {"run": past, "runsync": past})
+        return LiveEndpoint(to, client, pace, self._clock, concurrency=spec.concurrency or WIDTH)
+
+
+def _sent_by(to: Destination, specs: Iterable[tuple[str, Endpoint]]) -> Endpoint:
+    """The endpoint of *specs* that leads to *to*; the last of its name where none does any more."""
+    named = [spec for name, spec in specs if name == to.name]
+    return next((spec for spec in named if _leads_to(spec, to)), named[-1])
+
+
+def _leads_to(spec: Endpoint, to: Destination) -> bool:
+    if isinstance(spec, LocalEndpoint):
+        return to.endpoint_id == to.name
+    parts = (spec.base_url, spec.id)
+    if any(variables.unset(part, os.environ) for part in parts):
+        return False
+    return (to.base_url, to.endpoint_id) == tuple(variables.resolve(part, os.environ) for part in parts)
 
 
 def _log_output(worker_id: str, text: str) -> None:

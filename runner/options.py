@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
+from runner.batch import Folder
 from runner.values import JsonObject
 
 
@@ -23,6 +25,11 @@ class Options:
         local_url: The base URL of a served local endpoint to use instead of an embedded one; None: embed.
         token_env: The environment variable that holds its token.
         drain_s: After the first signal, how long to follow what is in flight.
+        batch: Go on with this one; None: as *resume* and *fresh* say.
+        retry_failed: Run again what did not succeed.
+        accept_changes: Go on also with runs that are other than when the batch was started.
+        cancel: End it for good: cancel what is in flight at RunPod, skip what was never sent.
+        echo: Where to say the log as well; None: nowhere.
     """
 
     file: Path
@@ -35,6 +42,30 @@ class Options:
     local_url: str | None = None
     token_env: str = "RUNNER_LOCAL_TOKEN"
     drain_s: float = 25.0
+    batch: Folder | None = None
+    retry_failed: bool = False
+    accept_changes: bool = False
+    cancel: bool = False
+    echo: TextIO | None = None
+
+    @classmethod
+    def of_batch(cls, folder: Folder, **more: Any) -> "Options":
+        """
+        What the batch in *folder* was asked to run, to go on with it; *more* replaces what its manifest says.
+
+        Raises:
+            UsageError: its manifest is gone or damaged.
+        """
+        told = folder.read_manifest()
+        chosen = told["overrides"]
+        known: dict[str, Any] = {
+            "only": tuple(chosen["jobs"]),
+            "overrides": chosen["vars"],
+            "limit": chosen["limit"],
+            "local_url": told["local_url"],
+            "batch": folder,
+        }
+        return cls(Path(told["job_file"]["path"]), **known | {k: v for k, v in more.items() if v is not None})
 
     @property
     def chosen(self) -> JsonObject:

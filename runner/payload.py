@@ -6,6 +6,9 @@ from runner.values import JsonObject, JsonValue
 RUN_BODY_BYTES = 10 * 1024 * 1024
 """The largest body that /run takes. Source: RunPod's gateway, "exceeded max body size of 10MiB" (field reports)."""
 
+RUNSYNC_BODY_BYTES = 20_000_000
+"""The largest body that /runsync takes: 20 MB, read the careful way. Source: RunPod docs, "Send API requests"."""
+
 
 def wire_policy(policy: Policy) -> JsonObject:
     """*policy* as RunPod takes it, times in ms: only what the file sets."""

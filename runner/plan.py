@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Protocol
 
 from runner import artifact_paths, matrix, render, values
 from runner.check import EMPTY_INPUT, JobFile, Templates, empty
@@ -21,7 +22,7 @@ from runner.inputs.source import Inline, InputFile, Source, source_of
 from runner.render import RenderError
 from runner.runs import Occurrences as Occurrences
 from runner.runs import Run as Run
-from runner.spec import Job, found
+from runner.spec import Job, Rows, found
 from runner.values import JsonObject, JsonValue
 
 MAX_BAD_ROWS = 20
@@ -39,6 +40,23 @@ class Counter:
         before = self._seen.get(digest, 0)
         self._seen[digest] = before + 1
         return before
+
+
+class Same(Protocol):
+    """Says which runs of a plan are meant; it is asked in the order of the plan."""
+
+    def has_row(self, row: JsonObject | None, /) -> bool:
+        """Whether any run of *row* is meant."""
+        ...
+
+    def has(self, combination: JsonObject | None, repeat: int, /) -> bool:
+        """Whether, of a row that is meant, the run with *combination* and *repeat* is."""
+        ...
+
+
+def row_digest(row: JsonObject | None) -> int:
+    """64 bit by which a row is known again; equal rows share it."""
+    return int.from_bytes(blake2b(values.canonical(row), digest_size=8).digest(), "big")
 
 
 @dataclass(frozen=True)
@@ -59,15 +77,15 @@ class JobPlan:
         """The data files it reads."""
         return self._source.files
 
-    def expand(self, occurrences: Occurrences) -> Iterator[Run]:
+    def expand(self, occurrences: Occurrences, *, same: "Same | None" = None) -> Iterator[Run]:
         """
-        Every run, in the order of the plan.
+        Every run, in the order of the plan; with *same* only those that it takes.
 
         Raises:
             UsageError: the data file is no longer the one that was planned, or can't be read any more.
         """
         try:
-            yield from self._runs(occurrences)
+            yield from self._runs(occurrences, same)
         except (BadRow, RenderError) as error:
             message = f"the data of job '{self.name}' is no longer what was planned: {error.message}"
             raise UsageError(message, fix="put it back as it was, then go on with --resume") from None
@@ -75,13 +93,26 @@ class JobPlan:
             message = f"the data of job '{self.name}' can't be read any more: {error.strerror or error}"
             raise UsageError(message, fix="put it back as it was, then go on with --resume") from None
 
-    def _runs(self, occurrences: Occurrences) -> Iterator[Run]:
+    def row_digests(self) -> "array[int]":
+        """The digests of the rows that its runs are made of, in order. Raises what `expand` does."""
+        products = len(self._combinations) * self.job.rows.repeat
+        rows = itertools.islice(self._kept(_raise), -(-self.runs // products) if products else 0)
+        return array("Q", (row_digest(row) for row in rows))
+
+    @staticmethod
+    def combinations_of(rows: Rows) -> Sequence[JsonObject | None]:
+        """What each row of *rows* is run with; None where there is no matrix."""
+        return matrix.combinations(rows) if rows.matrix or rows.include else [None]
+
+    def _runs(self, occurrences: Occurrences, same: "Same | None") -> Iterator[Run]:
         if not self.runs:
             return
         index = 0
         for row in self._kept(_raise):
+            is_there = same is None or same.has_row(row)
             for row_, combination, repeat in self._products(row):
-                yield self._run(index, row_, combination, repeat, occurrences)
+                if same is None or (is_there and same.has(combination, repeat)):
+                    yield self._run(index, row_, combination, repeat, occurrences)
                 index += 1
                 if index == self.runs:
                     self._source.verify()
@@ -251,9 +282,20 @@ def make_plan(
     return Plan(jobs, tuple(files.values()), tuple(notes))
 
 
+def no_plan(job_file: JobFile, *, only: Sequence[str] = ()) -> Plan:
+    """A plan of the chosen jobs that has no run, whatever their data are."""
+    return Plan(
+        {
+            name: JobPlan(name, job_file.jobs[name], 0, Inline([]), job_file.templates[name], job_file.vars, [None])
+            for name in job_file.chosen(only)
+        },
+        (),
+    )
+
+
 def _plan_job(job_file: JobFile, name: str, limit: int | None, source: Source) -> JobPlan:
     job = job_file.jobs[name]
-    combinations = matrix.combinations(job.rows) if job.rows.matrix or job.rows.include else [None]
+    combinations = JobPlan.combinations_of(job.rows)
     plan = JobPlan(name, job, 0, source, job_file.templates[name], job_file.vars, combinations)
     plan = _counted(job_file, plan)
     shared = [job_file.document.problem(one) for one in artifact_paths.shared(("jobs", name), job, plan.runs)]

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 
 from runner.answers import RemoteJob
 from runner.states import RETRYABLE, Outcome
-from runner.values import MISSING
+from runner.values import MISSING, JsonValue, Missing
 
 DEFAULT_EXECUTION_TIMEOUT_S = 600.0
 """RunPod's ``executionTimeout`` where nobody sets one. Source: RunPod docs, "Execution policies"."""
 
 DEFAULT_TTL_S = 86_400.0
 """RunPod's ``ttl`` when the request sets none. Source: RunPod docs, "Execution policies"."""
+
+KEPT_S = 1800.0
+"""How long the result of a job of /run is kept after its end. Source: RunPod docs, "Operation reference"."""
+
+SYNC_KEPT_S = 60.0
+"""How long the result of a job of /runsync is kept: 1 minute; one page says 5. Source: RunPod docs, the careful way."""
 
 GAVE_UP = re.compile(r"job timed out after \d+ retries")
 """What RunPod says both when a job ran into its limit and when its worker died. Source: field reports, summer 2026."""
@@ -45,6 +51,23 @@ def outcome(job: RemoteJob, *, execution_timeout_s: float | None) -> Outcome:
     return Outcome.TIMED_OUT if ran_s >= 0.99 * limit_s else Outcome.CRASHED
 
 
+def stream_output(job: RemoteJob, chunks: list[JsonValue], *, is_whole: bool) -> tuple[JsonValue | Missing, bool]:
+    """
+    The output of a stream job that ended as *job* says, and whether it can be vouched for.
+
+    *is_whole* says that *chunks* are surely all, once each. The list that ``/status`` may have is. A generator without
+    aggregation leaves ``[]`` there, so anything that is no list was returned by a handler that streams nothing.
+    """
+    if job.status != "COMPLETED":
+        return chunks or job.output, True
+    if isinstance(job.output, list) and job.output:
+        return job.output, True
+    if is_whole:
+        return chunks or job.output, True
+    is_returned = job.output is not MISSING and job.output != [] and not chunks
+    return chunks or job.output, is_returned
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Which outcomes are tried again, how often in all (*attempts* counts the first), how soon."""
@@ -73,6 +96,17 @@ def backoff_s(failures: int, *, initial_s: float, most_s: float, jitter: float) 
     return ceiling_s * (0.5 + jitter / 2)  # the caller draws jitter, so this stays pure
 
 
-def look_wait_s(looks: int) -> float:
-    """Seconds to wait after *looks* looks at a job whose server holds no request: 0.25 s growing to 5 s."""
-    return float(min(5.0, 0.25 * 1.5 ** min(looks, 10)))
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """How far apart two looks at a job may be, in seconds."""
+
+    least_s: float = 0.25
+    most_s: float = 300.0
+
+    def wait_s(self, looks: int) -> float:
+        """Seconds to wait after *looks* looks whose server held no request: growing to 5 s, within the bounds."""
+        longest_s = min(self.most_s, max(5.0, self.least_s))
+        return min(longest_s, self.least_s * 1.5 ** min(looks, 10))
+
+
+DEFAULT_LOOKS = Looks()

@@ -1,14 +1,17 @@
 """Show a running batch: a live table on a terminal, plain lines elsewhere."""
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from runner.live import Live
 from runner.states import State
+from runner.stdout import let_go
 from runner.tally import JobTally, Tally
 from runner.units import elapsed
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 REFRESH_S = 0.25
@@ -20,42 +23,71 @@ def say(text: str, err: TextIO) -> None:
     try:
         print(text, file=err, flush=True)
     except OSError:
-        return
+        let_go(err)
 
 
-async def show(live: Live, err: TextIO) -> None:
-    """Show *live* on *err* until cancelled: redrawn in place on a terminal, a line now and then elsewhere."""
-    what = f"{live.folder.path.parent.name} {live.folder.id}"
-    say(f"{'going on with' if live.resumed else 'running'} {what}: {live.tally.planned} runs", err)
-    began = asyncio.get_running_loop().time()
-    if err.isatty():
-        await _redraw(live, began, err)
-    else:
-        await _tell(live, began, err)
+class Display:
+    """Shows a batch on *err*: redrawn in place on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, err: TextIO) -> None:
+        self._err = err
+        self._console: Console | None = None  # there while a table is drawn
+
+    def say(self, text: str) -> None:
+        """Print *text* at once, above the table where there is one: what stands below is drawn over."""
+        if self._console is None:
+            say(text, self._err)
+            return
+        try:
+            self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        except OSError:  # as in `say`
+            let_go(self._err)
+
+    def leave(self) -> None:
+        """Leave the terminal fit for a shell, because the process ends at once."""
+        if self._console is not None:
+            with suppress(OSError):
+                self._console.show_cursor()
+            say("", self._err)
+
+    async def show(self, live: Live) -> None:
+        """Show *live* until cancelled."""
+        what = f"{live.folder.path.parent.name} {live.folder.id}"
+        self.say(f"{'going on with' if live.resumed else 'running'} {what}: {live.tally.planned} runs")
+        began = asyncio.get_running_loop().time()
+        if self._err.isatty():
+            await self._redraw(live, began)
+        else:
+            await self._tell(live, began)
+
+    async def _tell(self, live: Live, began: float) -> None:
+        while True:
+            await asyncio.sleep(PLAIN_EVERY_S)
+            self.say(f"{elapsed(asyncio.get_running_loop().time() - began)}: {states(live.tally)}")
+
+    async def _redraw(self, live: Live, began: float) -> None:
+        # rich takes 0.05 s to import, and who redirects to a file never needs it.
+        from rich.console import Console
+        from rich.live import Live as Drawn
+
+        console = Console(file=self._err)
+        try:
+            with Drawn(console=console, auto_refresh=False, transient=True) as drawn:
+                self._console = console
+                while True:
+                    took_s = asyncio.get_running_loop().time() - began
+                    drawn.update(table(live.tally, took_s, is_ending=live.interrupted), refresh=True)
+                    await asyncio.sleep(REFRESH_S)
+        except OSError:  # as in `say`
+            let_go(self._err)
+        finally:
+            self._console = None
 
 
-async def _tell(live: Live, began: float, err: TextIO) -> None:
-    while True:
-        await asyncio.sleep(PLAIN_EVERY_S)
-        say(f"{elapsed(asyncio.get_running_loop().time() - began)}: {states(live.tally)}", err)
-
-
-async def _redraw(live: Live, began: float, err: TextIO) -> None:
-    # rich takes 0.05 s to import, and who redirects to a file never needs it.
-    from rich.console import Console
-    from rich.live import Live as Display
-
-    try:
-        with Display(console=Console(file=err), auto_refresh=False, transient=True) as display:
-            while True:
-                display.update(table(live.tally, asyncio.get_running_loop().time() - began), refresh=True)
-                await asyncio.sleep(REFRESH_S)
-    except OSError:
-        return  # as in `say`
-
-
-def table(tally: Tally, took_s: float) -> "Table":
-    """A line a job, with what a person wants to know *took_s* seconds after the start."""
+def table(tally: Tally, took_s: float, *, is_ending: bool = False) -> "Table":
+    """
+    A line a job, with what a person wants to know *took_s* seconds after the start; *is_ending*: a signal was heard.
+    """
     from rich.table import Table
 
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -65,7 +97,7 @@ def table(tally: Tally, took_s: float) -> "Table":
         other = job.states[State.CANCELLED] + job.states[State.SKIPPED]
         ended = (job.states[State.SUCCEEDED], job.states[State.FAILED], other)
         shown.add_row(name, *map(str, (job.planned, job.settled, job.in_flight, *ended)), eta(job, took_s))
-    shown.caption = f"{elapsed(took_s)}; Ctrl-C starts nothing more and follows what runs"
+    shown.caption = elapsed(took_s) + ("" if is_ending else "; Ctrl-C starts nothing more and follows what runs")
     shown.caption_justify = "left"
     return shown
 

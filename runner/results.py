@@ -51,7 +51,7 @@ def line(
         "execution_time_ms": ending.execution_time_ms if ending else None,
         "submitted_at": None if submitted_at is None else iso(submitted_at),
         "settled_at": iso(settled_at),
-        "artifacts": [],
+        "artifacts": list(ending.artifacts) if ending else [],
     }
     return dump(shown) + b"\n"
 
@@ -78,6 +78,7 @@ def settled(text: bytes) -> Settled:
             worker_id=shown["worker_id"],
             delay_time_ms=shown["delay_time_ms"],
             execution_time_ms=shown["execution_time_ms"],
+            artifacts=tuple(shown["artifacts"]),
         )
     at = _epoch(shown["settled_at"])
     return Settled(run, shown["attempts"], State(shown["state"]), ending, text, at)

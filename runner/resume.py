@@ -4,23 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner.attempt import Work, ours, settle
 from runner.batch import Folder, newest_first
-from runner.check import JobFile
 from runner.errors import UsageError
-from runner.events import EMBEDDED, Ended, Event
+from runner.events import EMBEDDED, Ended, Event, Reopened
 from runner.ledger import Ledger, OpenRun
-from runner.plan import Plan
 from runner.states import SETTLED, Outcome
 from runner.values import JsonObject
+from runner.work import Work, ours, settle
+
+SYNC_ID = "sync-"
+"""How the ids of /runsync's jobs begin: their results are kept for 1 minute, others for 30. Source: RunPod docs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is, by its ledger."""
+    """How far a batch is, by its ledger. *has_ended* is False while it runs, and when it was killed."""
 
     planned: int
     settled: int
+    has_ended: bool
 
     @property
     def unfinished(self) -> int:
@@ -33,38 +35,34 @@ def progress(folder: Folder) -> Progress:
     with Ledger.read_only(folder.ledger) as ledger:
         planned = ledger.noted("plan")
         counts = ledger.counts()
+        has_ended = ledger.noted("verdict") is not None
     settled = sum(n for job in counts.values() for (state, _), n in job.items() if state in SETTLED)
-    return Progress(sum(planned.values()), settled)
+    return Progress(sum(planned.values()), settled, has_ended)
 
 
 def newest_unfinished(root: Path) -> tuple[Folder, Progress] | None:
-    """The newest batch in *root*, if runs of it are not settled; None when there is none, or it is finished."""
+    """
+    The newest batch in *root*, if runs of it are not settled, or it was killed before it said what it came to; None
+    when there is none, or it is finished.
+    """
     for folder in newest_first(root)[:1]:
         found = progress(folder)
-        return (folder, found) if found.unfinished else None
+        return (folder, found) if found.unfinished or not found.has_ended else None
     return None
 
 
-def check_same(manifest: JsonObject, job_file: JobFile, plan: Plan, *, overrides: JsonObject) -> None:
+def check_options(manifest: JsonObject, *, overrides: JsonObject) -> None:
     """
-    Make sure that going on with a batch runs what it was started with.
+    Make sure that a batch is gone on with by the options that it was started with.
 
     Raises:
-        UsageError: job file, variables, options or data differ; the message names each.
+        UsageError: they differ; the message says what they were.
     """
-    changed = []
     if manifest["overrides"] != overrides:
-        changed.append(f"its options were {_options(manifest['overrides'])}")
-    if manifest["job_file"]["sha256"] != job_file.sha256:
-        changed.append(f"{job_file.path} has changed")
-    if manifest["vars"] != job_file.vars:
-        changed.append("the value of a variable in 'vars' has changed")
-    now = {str(file.path.absolute()): file.sha256 for file in plan.inputs}
-    changed += [f"{one['path']} has changed" for one in manifest["inputs"] if now.get(one["path"]) != one["sha256"]]
-    if changed:
         raise UsageError(
-            f"batch {manifest['batch']} can't be gone on with as it was: " + "; ".join(changed),
-            fix="put it back as it was, or start a new batch with --fresh",
+            f"batch {manifest['batch']} can't be gone on with like this: its options were"
+            f" {_options(manifest['overrides'])}",
+            fix="give the same options, or start a new batch with --fresh",
         )
 
 
@@ -80,8 +78,9 @@ def reopen(found: Sequence[OpenRun], *, resubmit: Mapping[str, bool], now: float
     """
     What an earlier process left open: what the ledger must hear of it, and the work that goes on, in the same order.
 
-    A job id that RunPod gave is followed. An intent without an id is `answer_lost`: settled, or submitted again where
-    *resubmit* of its job says so. A job of an embedded endpoint ended with it, nothing was billed, so it is pending.
+    A job id that RunPod gave is followed, those of /runsync first, then the oldest. An intent without an id is
+    `answer_lost`: settled, or submitted again where *resubmit* of its job says so. A job of an embedded endpoint ended
+    with it, nothing was billed, so it is pending.
     """
     events: list[Event] = []
     works: list[Work] = []
@@ -89,7 +88,7 @@ def reopen(found: Sequence[OpenRun], *, resubmit: Mapping[str, bool], now: float
         failures = sum(outcome not in (None, Outcome.ANSWER_LOST) for outcome in one.outcomes)
         work = Work(one.run, attempts=one.attempt, failures=failures, first_at=one.first_at, last=one.last)
         if one.ended:
-            works.append(work)
+            works.append(replace(work, last_job_id=one.job_id, last_submitted_at=one.submitted_at))
         elif one.destination.base_url == EMBEDDED:
             events.append(Ended(one.run.key, one.attempt, None, now))
             works.append(work)
@@ -99,10 +98,18 @@ def reopen(found: Sequence[OpenRun], *, resubmit: Mapping[str, bool], now: float
             lost = ours(Outcome.ANSWER_LOST, "the runner ended before RunPod's answer came; the job may exist")
             if resubmit[one.run.job]:
                 events.append(Ended(one.run.key, one.attempt, lost, now))
-                works.append(work)
+                works.append(replace(work, last=lost))
             else:
                 events.append(settle(work, lost, now=now))
+    works.sort(key=lambda work: not (work.job_id or "").startswith(SYNC_ID))
     return events, works
+
+
+def unsuccessful(ledger: Ledger, *, now: float) -> tuple[list[Reopened], int]:
+    """What runs the runs again that did not succeed, and how many of them may have been paid for unseen."""
+    found = list(ledger.unsuccessful())
+    lost = sum(outcome is Outcome.ANSWER_LOST for _, outcome in found)
+    return [Reopened(key, now) for key, _ in found], lost
 
 
 def past_submits(recent: Sequence[tuple[str, float]], *, now: float, monotonic: float) -> Mapping[str, list[float]]:

@@ -27,10 +27,12 @@ from runner.answers import (
 )
 from runner.errors import Unreadable, UsageError
 from runner.faults import evidence
+from runner.parsing import INLINE_BYTES, parse_answer
 from runner.plain import plain
 from runner.secret import Masker, Secret
-from runner.values import JsonValue, is_deeper, parse_foreign
-from runner.wire import CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES, SLOWEST_BYTES_PER_S, Call, Wire, open_session
+from runner.spool import Spool, Unkept
+from runner.values import JsonValue
+from runner.wire import CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES, SLOWEST_BYTES_PER_S, Call, Wire, open_session, unkept
 
 __all__ = ["RunPod", "open_session"]
 
@@ -38,11 +40,9 @@ T = TypeVar("T")
 
 STREAM_HOLD_MS: Final = 10_000
 """How long RunPod holds an empty /stream when not told."""
-PARSE_IN_THREAD_BYTES: Final = 5_000_000
-"""From here on a body is parsed in a thread: the event loop would stand still for 10 ms and more."""
 
-MAX_DEPTH: Final = 200
-"""Levels of nesting that an answer may have: the JSON that we write of it must be readable for everybody."""
+UNREADABLE_BYTES: Final = 8 * 1024 * 1024
+"""How much of an answer that can't be read is kept."""
 
 _KEY = re.compile(r"[\x21-\x7e]+")
 
@@ -92,6 +92,7 @@ class RunPod:
         self.endpoint_id = endpoint_id
         self._base = _checked(base_url)
         self._masker = Masker([api_key])
+        self._longest_key_bytes = 4 * len(api_key.reveal())  # as JSON in JSON, all of it escaped
         self._request_timeout_s = request_timeout_s
         self._wire = Wire(
             session, api_key=api_key, connect_timeout_s=connect_timeout_s, max_answer_bytes=max_answer_bytes
@@ -134,8 +135,9 @@ class RunPod:
 
         Raises:
             NotSent, AnswerLost, Refused: as for `run`.
+            TooLarge: as for `run`; with a 2xx the job ran, and its result is more than we take.
         """
-        call = self._call("POST", "/runsync", body=body, wait_ms=wait_ms, timeout_s=timeout_s)
+        call = self._call("POST", "/runsync", body=body, wait_ms=wait_ms, timeout_s=timeout_s, brings_result=True)
         return await self._ask(call, read_submitted)
 
     async def status(self, job_id: str, *, timeout_s: float | None = None) -> RemoteJob:
@@ -225,6 +227,7 @@ class RunPod:
         wait_ms: int | None = None,
         held_ms: int = 0,
         timeout_s: float | None = None,
+        brings_result: bool = False,
     ) -> Call:
         if job_id is not None and not is_id(job_id):
             raise ValueError(f"{job_id!r} is not a job id")  # ours to prevent: RunPod's ids are checked as they come
@@ -233,13 +236,21 @@ class RunPod:
         limit_s = self._request_timeout_s if timeout_s is None else timeout_s
         limit_s += (held_ms if wait_ms is None else wait_ms) / 1000 + len(body or b"") / SLOWEST_BYTES_PER_S
         where = f"{method} {path} of endpoint '{self.endpoint_id}'"
-        return Call(where, method, f"{self._base}/{self.endpoint_id}{path}{query}", body, limit_s)
+        return Call(where, method, f"{self._base}/{self.endpoint_id}{path}{query}", body, limit_s, brings_result)
 
     async def _ask(self, call: Call, read: Callable[[JsonValue], T]) -> T:
         """Send *call* and *read* its answer."""
-        status, body = await self._wire.send(call)
+        async with Spool() as body:
+            status = await self._wire.send(call, body)
+            try:
+                return await self._answer(call, status, body, read)
+            except Unkept as error:
+                failure = unkept(call, status, error)
+        raise failure  # here it is chained to nothing
+
+    async def _answer(self, call: Call, status: int, body: Spool, read: Callable[[JsonValue], T]) -> T:
         try:
-            answer = await _parsed(body)
+            answer = await parse_answer(body)
         except (ValueError, RecursionError):
             reason = "an answer that is not JSON"
         else:
@@ -247,24 +258,23 @@ class RunPod:
                 return read(answer)
             except ValueError as error:
                 reason = str(error)
+        # The next bytes tell whether a key begins where the rest is cut off.
+        head = await body.head(UNREADABLE_BYTES + self._longest_key_bytes)
+        kept = partial(self._masked, head, is_cut=len(head) < body.size_bytes)
         raise Unreadable(
-            f"{call.where}: HTTP {status} with {reason}", status=status, detail=evidence(body, self._masker)
+            f"{call.where}: HTTP {status} with {reason}",
+            status=status,
+            detail=evidence(head, self._masker),
+            body=await asyncio.to_thread(kept) if len(head) > INLINE_BYTES else kept(),
         )
 
-
-async def _parsed(body: bytes) -> JsonValue:
-    """*body* parsed. What is nested so deeply that we could not write it again is refused with ValueError."""
-    if len(body) > PARSE_IN_THREAD_BYTES:
-        return await asyncio.to_thread(_parse, body)
-    return _parse(body)
-
-
-def _parse(body: bytes) -> JsonValue:
-    value = parse_foreign(body)
-    # Deep only if it has that many brackets: counting them is nothing beside parsing.
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
-        raise ValueError
-    return value
+    def _masked(self, head: bytes, *, is_cut: bool) -> bytes:
+        """The first `UNREADABLE_BYTES` of *head*, without our key. *is_cut*: there was more."""
+        # As latin-1 every byte is a character and stays one; the key is ASCII.
+        text = self._masker(head.decode("latin-1")).encode("latin-1")
+        if is_cut:  # maybe inside a key: its beginning is still there
+            text = text[: -self._longest_key_bytes]
+        return text[:UNREADABLE_BYTES]
 
 
 def _checked(base_url: str) -> str:

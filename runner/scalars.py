@@ -61,8 +61,8 @@ def _duration(value: object) -> float:
 def _rate(value: object) -> Rate:
     try:
         return units.rate(value) if isinstance(value, str) else units.rate("")
-    except ValueError:
-        raise mistake(f"expected a rate, found {found(value)}", "write a count and a duration: 950/10s") from None
+    except ValueError as error:
+        raise mistake(f"{error}, found {found(value)}", "write 950/10s, or 5/s") from None
 
 
 def _outcome(value: object) -> Outcome:
@@ -92,7 +92,14 @@ def _limit(value: object) -> Limit:
         return Limit(value, None)
     share = thresholds.share(value) if isinstance(value, str) else None
     if share is None or share <= 0:
-        raise mistake(f"expected a count of runs or a percentage, found {found(value)}", "write 20 or 10%")
+        fix = "write 20 or 10%"
+        if isinstance(value, str) and value.strip().isdecimal():
+            fix = f"write {value.strip()} without quotes"
+        elif isinstance(value, float) and 0 < value < 1:
+            fix = f"write {value * 100:g}%"
+        elif isinstance(value, str) and value.strip().endswith("%"):
+            fix = "a percentage is above 0% and at most 100%"
+        raise mistake(f"expected a count of runs or a percentage, found {found(value)}", fix)
     return Limit(None, share)
 
 
@@ -108,15 +115,25 @@ def _usd(value: object) -> float:
     return amount
 
 
-_DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*$"})
+# Patterns for editors: `[0-9]`, for `\d` is other digits too in some languages; zero is told apart without a lookahead.
+NUMBER = r"[0-9]+(\.[0-9]+)?"
+ABOVE_ZERO = r"(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)"
+UNIT = "(ms|s|m|h|d)"
+
+
+def written(pattern: str) -> WithJsonSchema:
+    """What editors know of a text: it is *pattern*, with any space around it."""
+    return WithJsonSchema({"type": "string", "pattern": rf"^\s*{pattern}\s*$"})
+
+
 _IN_WORDS = PlainSerializer(units.duration, return_type=str)
-Duration = Annotated[float, PlainValidator(_duration), _IN_WORDS, _DURATION_SCHEMA]
-Wait = Annotated[float, PlainValidator(_wait), _IN_WORDS, _DURATION_SCHEMA]
+Duration = Annotated[float, PlainValidator(_duration), _IN_WORDS, written(rf"{ABOVE_ZERO}\s*{UNIT}")]
+Wait = Annotated[float, PlainValidator(_wait), _IN_WORDS, written(rf"{NUMBER}\s*{UNIT}")]
 RateLimit = Annotated[
     Rate,
     PlainValidator(_rate),
     PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^\s*\d+\s*/\s*\d*(\.\d+)?\s*(ms|s|m|h|d)\s*$"}),
+    written(rf"0*[1-9][0-9]*\s*/\s*({ABOVE_ZERO}|\.0*[1-9][0-9]*)?\s*{UNIT}"),
 ]
 RetryOutcome = Annotated[
     Outcome,
@@ -124,17 +141,16 @@ RetryOutcome = Annotated[
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"enum": sorted(RETRYABLE)}),
 ]
+_SHARE = r"^\s*(0*[1-9][0-9]?(\.[0-9]+)?|0+\.0*[1-9][0-9]*|0*100(\.0+)?)\s*%\s*$"
 RunLimit = Annotated[
     Limit,
     PlainValidator(_limit),
     PlainSerializer(lambda limit: str(limit) if limit.count is None else limit.count),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*%\s*$"}]}
-    ),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _SHARE}]}),
 ]
 Usd = Annotated[
     float,
     PlainValidator(_usd),
     PlainSerializer(lambda amount: f"{amount:.15g} USD", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*USD\s*$"}),
+    written(rf"{ABOVE_ZERO}\s*USD"),
 ]

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from runner.spec import JobFileSpec
+from runner import variables
+from runner.spec import ARTIFACT_KINDS, DATA_KINDS, JobFileSpec
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -12,11 +13,17 @@ def schema() -> dict[str, Any]:
     """
     The schema, as ``schemas/job.schema.json`` has it.
 
-    It knows what one value can be by itself; cross-references, templates and the environment are the validator's.
+    It knows what one value can be by itself, and which keys go together; cross-references, templates and the
+    environment are the validator's. What it refuses, the validator refuses.
     """
     made = JobFileSpec.model_json_schema(by_alias=True, mode="validation")
     made = _plain(made)
-    made["$defs"]["Job"]["required"].append("input")  # it has a default, so that its absence gets a message of its own
+    parts = made["$defs"] | {"JobFileSpec": made}
+    parts["Job"]["required"].append("input")  # it has a default, so that its absence gets a message of its own
+    for model, extra in _TOGETHER.items():
+        parts[model] |= extra
+    for (model, key), extra in _TEXTS.items():
+        parts[model]["properties"][key] |= extra
     return {"$schema": DRAFT, "title": "A job file of runner", **{k: v for k, v in made.items() if k != "title"}}
 
 
@@ -25,15 +32,83 @@ def text() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def _given(key: str, kind: str) -> dict[str, Any]:
+    """That *key* is there: null is as if it were not."""
+    return {"required": [key], "properties": {key: {"type": kind}}}
+
+
+def _any_case(word: str) -> str:
+    return "".join(f"[{letter.upper()}{letter}]" for letter in word)
+
+
+_ROWS = [_given("file", "string"), _given("inline", "array")]
+_OF_ROWS = [_given("where", "string"), _given("shuffle", "integer"), _given("limit", "integer")]
+_EXCLUDES = {"required": ["exclude"], "properties": {"exclude": {"minItems": 1}}}
+_EXTERNAL = {"required": ["external"], "properties": {"external": {"const": True}}}
+_TOGETHER: dict[str, dict[str, Any]] = {
+    # Null is a value of `json`.
+    "Artifact": {
+        "oneOf": [_given(kind, "string") for kind in ARTIFACT_KINDS if kind != "json"] + [{"required": ["json"]}]
+    },
+    "LocalEndpoint": {
+        "allOf": [
+            {"oneOf": [_given("handler", "string"), _given("command", "string"), _EXTERNAL]},
+            {"if": _EXTERNAL, "then": {"not": {"required": ["workers"]}}},
+            {"if": {"required": ["return_aggregate_stream"]}, "then": _given("handler", "string")},
+        ]
+    },
+    "Rows": {
+        "not": {"allOf": _ROWS},
+        "allOf": [
+            {"if": {"anyOf": _OF_ROWS}, "then": {"anyOf": _ROWS}},
+            {"if": _EXCLUDES, "then": _given("matrix", "object")},
+        ],
+    },
+}
+"""Which keys exclude, and which need, one another, by model. The validator says it in words of its own."""
+
+_REFERENCE = {"pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$"}
+_URL = {"pattern": r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#@]+\S*$|\$\{"}
+_NO_TEMPLATE = {"not": {"type": "string", "pattern": r"^\s*\{\{"}}
+_DATA_FILE = rf"^-$|[*?\[]|\.({'|'.join(map(_any_case, DATA_KINDS))})(\.{_any_case('gz')})?$"
+_HOST = r"https://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)|http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])"
+_TEXTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("JobFileSpec", "vars"): {"propertyNames": {"not": {"pattern": variables.SECRET_NAME}}},
+    ("RemoteEndpoint", "id"): {"pattern": r"^[A-Za-z0-9][A-Za-z0-9_-]*$|\$\{"},
+    ("RemoteEndpoint", "api_key"): _REFERENCE,
+    ("RemoteEndpoint", "base_url"): {"pattern": rf"^({_HOST})(:[0-9]{{1,5}})?(/[^\s?#@]*)?$|\$\{{"},
+    ("LocalEndpoint", "handler"): {"pattern": r"\.py:[^\s:./\\()-]+$"},
+    ("LocalEndpoint", "command"): {"pattern": r"[^\s'\"]"},
+    ("Rows", "file"): {"pattern": _DATA_FILE},
+    ("Rows", "where"): _NO_TEMPLATE,
+    ("Job", "input"): {"not": {"enum": [{}, [], "", 0, False, None]}},
+    ("Job", "webhook"): _URL,
+    ("Job", "success_when"): _NO_TEMPLATE,
+    ("S3Config", "access_secret"): _REFERENCE,
+    ("S3Config", "endpoint_url"): _URL,
+}
+"""What can be told of a value that the validator looks at only once the file is read: with a variable in it, little."""
+
+
 def _plain(part: Any, *, names: bool = False) -> Any:
-    """*part* without what says nothing: repeated titles, defaults of null. *names*: its keys are users' words."""
+    """
+    *part* without what says nothing, and closed: no titles, no null as a default, nor a mapping of all defaults.
+
+    *names*: its keys are users' words.
+    """
     if isinstance(part, list):
         return [_plain(item) for item in part]
     if not isinstance(part, dict):
         return part
     kept = part if names else {key: value for key, value in part.items() if not _is_noise(key, value)}
-    return {key: _plain(value, names=key in ("properties", "$defs")) for key, value in kept.items()}
+    if "patternProperties" in kept and not names:
+        kept["additionalProperties"] = False  # a key that no pattern takes
+    return {
+        key: _plain(value, names=key in ("properties", "$defs", "patternProperties")) for key, value in kept.items()
+    }
 
 
 def _is_noise(key: str, value: Any) -> bool:
-    return (key == "title" and isinstance(value, str)) or (key == "default" and value is None)
+    return (key == "title" and isinstance(value, str)) or (
+        key == "default" and (value is None or isinstance(value, dict))
+    )

@@ -18,15 +18,34 @@ class Mark(Protocol):
     def column(self) -> int: ...
 
 
-def explain(text: str, problem: str, mark: Mark, start: Mark | None) -> Fault:
-    """What libyaml's *problem* at *mark* comes from; *start* is where the part that it was reading begins."""
+def explain(text: str, problem: str, mark: Mark, start: Mark | None, quoted: tuple[Mark, Mark] | None = None) -> Fault:
+    """
+    What libyaml's *problem* at *mark* comes from.
+
+    *start* is where the part that it was reading begins. *quoted* is where the text in quotes begins and ends that
+    stands right before the problem, None when none does.
+    """
     line, column = mark.line + 1, mark.column + 1
     source = BREAK.split(text)
     shown = source[line - 1] if line <= len(source) else ""
     slip = _slip(source, line, column)
     if slip is not None:
         return slip
+    if quoted is not None and quoted[1].line == mark.line and "did not find expected" in problem:
+        begins, ends = quoted
+        if begins.line < ends.line:
+            message = f"the quote that opens here is closed only in line {ends.line + 1}"
+            return Fault(begins.line + 1, begins.column + 1, message, "close it where its text ends")
+        if problem.endswith("key"):
+            fix = "quote the whole text; inside '…' write '' for a quote, inside \"…\" write \\\""
+            return Fault(line, column, "the text goes on after its closing quote", fix)
     here = shown[column - 1 : column]
+    if "did not find expected key" in problem and here in ("}", "]"):
+        return Fault(line, column, f"this '{here}' closes nothing", "remove it")
+    if "alphabetic or numeric" in problem:  # of the name of an alias or an anchor
+        return Fault(
+            line, column - 1, f"a text can't start with '{shown[column - 2 : column - 1]}'", "put it in quotes"
+        )
     if "cannot start any token" in problem:
         if here == "\t":
             return Fault(line, column, "a tab can't indent YAML", "use spaces")
@@ -54,13 +73,20 @@ _COMPLAINTS = (
     ("did not find expected node content", "expected a value here", "write one, or quote the text"),
     ("did not find expected <document start>", "the document has ended before this", "mend the indentation"),
     ("block sequence entries are not allowed", "a list can't start here", "start it on a line of its own"),
-    ("found undefined alias", "this alias has no anchor before it", "write &name at the value it repeats"),
+    (
+        "found undefined alias",
+        "this alias has no anchor before it",
+        "quote a text that starts with '*'; an alias needs &name at the value it repeats",
+    ),
     ("found duplicate anchor", "this anchor is there twice", "rename one of the two"),
     ("did not find expected comment or line break", "a text can't start with '>' or '|'", "put it in quotes"),
     ("expected chomping or indentation", "a text can't start with '>' or '|'", "put it in quotes"),
     ("found invalid Unicode", "this escape is half a character", "write the character itself, or \\U and 8 digits"),
     ("found a tab character", "a tab can't indent YAML", "use spaces"),
     ("found unknown escape character", "this escape is not known", "write \\\\ for a backslash, or use single quotes"),
+    ("found unexpected ':'", "a ':' is not expected here", "put a space after it, or quote the text"),
+    ("expected hexdecimal number", "this escape is not whole", "write \\\\ for a backslash, or use single quotes"),
+    ("unexpected document indicator", "the document ends inside a quote that is open", "close the quote above"),
     ("undefined tag handle", "tags are not supported", "quote a text that starts with '!'"),
 )
 """libyaml's words, ours, and what to do."""

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from runner import thresholds
-from runner.scalars import Duration, RateLimit, RetryOutcome, RunLimit, Usd, Wait, mistake
+from runner.scalars import NUMBER, UNIT, Duration, RateLimit, RetryOutcome, RunLimit, Usd, Wait, mistake, written
 from runner.scalars import found as found
 from runner.states import Outcome
 from runner.thresholds import BadThreshold, Threshold
@@ -38,22 +38,13 @@ DATA_KINDS = ("csv", "tsv", "jsonl", "json", "yaml", "yml")
 
 NOT_YET: dict[str, tuple[str, ...]] = {
     "": ("defaults",),
-    "endpoints.*": ("command", "external", "defaults"),
+    "endpoints.*": ("defaults",),
     "jobs.*": ("needs", "when"),
     "jobs.*.rows": ("job",),
     "values of outputs.results": ("parquet", "csv"),
     "suffixes": ("parquet", "arrow", "feather", "xlsx", "zst", "bz2", "xz", "zip"),
 }
 """What the contract has and this version refuses as "not supported yet", by the place where it is written."""
-
-NOT_RUN: dict[str, tuple[str, ...]] = {
-    "": ("thresholds",),
-    "health": ("every", "wait", "require"),
-    "jobs.*": ("success_when", "artifacts", "stop_when", "poll", "webhook", "s3_config"),
-    "values of jobs.*.mode": ("sync", "stream"),
-    "values of jobs.*.rows.file": ("-",),
-}
-"""What is valid and checked, and `run` does not act on yet, by the place where it is written; see `check.not_run`."""
 
 
 def _version(value: object) -> int:
@@ -65,10 +56,14 @@ def _version(value: object) -> int:
 
 def _endpoint_kind(value: object) -> str:
     """Which of the two kinds of endpoint the user means, judged by its keys alone."""
-    local = ("handler", "command", "external", "workers", "return_aggregate_stream")
     if isinstance(value, dict):
-        return LOCAL if "handler" in value or ("id" not in value and any(key in value for key in local)) else REMOTE
+        hints = STARTS if "id" in value else (*STARTS, "workers", "return_aggregate_stream")
+        return LOCAL if any(key in value for key in hints) else REMOTE
     return LOCAL if isinstance(value, LocalEndpoint) else REMOTE
+
+
+STARTS = ("handler", "command", "external")
+"""How the workers of a local endpoint can be started: one key each, of which every local endpoint has exactly one."""
 
 
 REMOTE, LOCAL = "<remote>", "<local>"
@@ -97,20 +92,17 @@ def _threshold(value: object, info: ValidationInfo) -> Threshold:
         raise mistake(bad.message, bad.fix) from None
 
 
-def _bounded(pattern: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": rf"^\s*{pattern}\s*$"})
-
-
 _COMPARISON = r"(<=?|>=?|==)"
-CountThreshold = Annotated[
-    Threshold, PlainValidator(_threshold), _bounded(_COMPARISON + r"\s*(\d+|\d*\.\d+|\d+\.|\d+(\.\d+)?\s*%)")
-]
+_COUNT = r"([0-9]{1,15}|0*\.[0-9]+|0+\.|0*1\.0*|(0*[0-9]{1,2}(\.[0-9]+)?|0*100(\.0+)?)\s*%)"
+CountThreshold = Annotated[Threshold, PlainValidator(_threshold), written(rf"{_COMPARISON}\s*{_COUNT}")]
 TimeThreshold = Annotated[
     Threshold,
     PlainValidator(_threshold),
-    _bounded(rf"({'|'.join(thresholds.STATISTICS)})\s*{_COMPARISON}\s*\d+(\.\d+)?\s*(ms|s|m|h|d)"),
+    written(rf"({'|'.join(thresholds.STATISTICS)})\s*{_COMPARISON}\s*{NUMBER}\s*{UNIT}"),
 ]
-CostThreshold = Annotated[Threshold, PlainValidator(_threshold), _bounded(_COMPARISON + r"\s*\d{1,12}(\.\d+)?\s*USD")]
+CostThreshold = Annotated[
+    Threshold, PlainValidator(_threshold), written(rf"{_COMPARISON}\s*[0-9]{{1,12}}(\.[0-9]+)?\s*USD")
+]
 
 
 class RateLimits(Spec):
@@ -123,7 +115,9 @@ class RateLimits(Spec):
         default=Rate(1900, 10.0), description="Submits by /runsync.", json_schema_extra={"default": "1900/10s"}
     )
     status: RateLimit = Field(
-        default=Rate(1900, 10.0), description="Looks: /status, /status-sync and /stream share it."
+        default=Rate(1900, 10.0),
+        description="Looks: /status, /status-sync and /stream share it.",
+        json_schema_extra={"default": "1900/10s"},
     )
     cancel: RateLimit = Field(
         default=Rate(95, 10.0), description="Cancellations.", json_schema_extra={"default": "95/10s"}
@@ -152,11 +146,26 @@ class RemoteEndpoint(Spec):
 
 
 class LocalEndpoint(Spec):
-    """An embedded endpoint that hosts the user's own handler and speaks RunPod's API on loopback."""
+    """An endpoint on this machine that speaks RunPod's API on loopback: one of handler, command and external."""
 
-    handler: str = Field(description="File and function of the handler.", examples=["handlers/horse.py:handler"])
+    handler: str | None = Field(
+        default=None, description="File and function of a handler.", examples=["handlers/horse.py:handler"]
+    )
+    command: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A program that speaks RunPod's worker protocol, such as an unmodified worker built on the "
+        "`runpod` package. Split without a shell, looked for on PATH, started in the job file's folder.",
+        examples=["python handlers/horse.py"],
+    )
+    external: bool = Field(
+        default=False,
+        description="You start the workers, in Docker or on another GPU; `runner serve` prints how they find it.",
+    )
     workers: Count = Field(default=1, description="Worker processes.")
-    return_aggregate_stream: bool = Field(default=True, description="Whether a generator's chunks become its output.")
+    return_aggregate_stream: bool = Field(
+        default=True, description="Whether a generator's chunks become its output. A `command` has its own setting."
+    )
     concurrency: Count | None = Field(
         default=None, description="Runs in flight on it, all jobs together; default: adaptive."
     )
@@ -182,7 +191,10 @@ class Rows(Spec):
     )
     inline: list[JsonObject] | None = Field(default=None, min_length=1, description="The rows themselves.")
     where: str | None = Field(
-        default=None, min_length=1, description="An expression over row and vars; true keeps the row."
+        default=None,
+        min_length=1,
+        description="An expression over row and vars; true keeps the row.",
+        examples=["row.lang == 'en'"],
     )
     shuffle: int | None = Field(
         default=None, description="A seed: the kept rows come in an order of its own, the same on every machine."
@@ -256,7 +268,9 @@ class S3Config(Spec):
     """A bucket for the worker, passed through to it. Of use only when the worker's code reads it."""
 
     access_id: str = Field(min_length=1, description="The id of the access key.", examples=["${S3_ACCESS_ID}"])
-    access_secret: str = Field(description="A reference to the secret, never the secret itself.")
+    access_secret: str = Field(
+        description="A reference to the secret, never the secret itself.", examples=["${S3_SECRET}"]
+    )
     bucket_name: str = Field(min_length=1, description="The bucket.")
     endpoint_url: str = Field(min_length=1, description="Where the bucket is.")
     object_path: str | None = Field(default=None, min_length=1, description="Where in the bucket.")
@@ -314,8 +328,6 @@ UNREAD = "\ufffc"
 class Artifact(Spec):
     """A file made of a run's output. Exactly one of base64, data_uri, url, text and json says of which part."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [kind]} for kind in ARTIFACT_KINDS]})
-
     path: str = Field(
         min_length=1,
         description="A template: where it goes, below the batch's `artifacts`. It sees run.index, run.key, row, "
@@ -367,7 +379,9 @@ class Job(Spec):
         "chunks as they come.",
     )
     rows: Rows = Field(default=Rows(), description="What the job is run with.")
-    input: JsonValue = Field(default=None, description="RunPod's `input`: any YAML; its texts are Jinja2 templates.")
+    input: JsonValue = Field(
+        default=None, description="RunPod's `input`: any YAML but an empty one; its texts are Jinja2 templates."
+    )
     policy: Policy = Field(default=Policy(), description="RunPod's execution policy.")
     webhook: str | None = Field(
         default=None,
@@ -452,9 +466,10 @@ class Thresholds(Spec):
 
 
 def _by_metric(value: object) -> dict[str, Threshold]:
-    """Thresholds by metric, in the order of the grammar. What is wrong with one is told at its key."""
+    """Thresholds by metric, in the order of the file. What is wrong with one is told at its key."""
     parts = Thresholds.model_validate(value)
-    return {name: found for name in Thresholds.model_fields if (found := getattr(parts, name)) is not None}
+    written = value if isinstance(value, dict) else {}
+    return {name: found for name in written if (found := getattr(parts, name, None)) is not None}
 
 
 class JobFileSpec(Spec):

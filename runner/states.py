@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a run stands. The last four are final: a run gets exactly one of them and keeps it."""
+    """Where a run stands. The last four are final: a run gets one of them and keeps it, unless a person reopens it."""
 
     PENDING = "pending"
     SUBMITTING = "submitting"
@@ -29,9 +29,10 @@ MOVES: dict[State, frozenset[State]] = {
     State.SUBMITTING: frozenset({State.SUBMITTED, State.PENDING, State.FAILED, State.CANCELLED}),
     State.SUBMITTED: frozenset({State.PENDING, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
     State.SUCCEEDED: frozenset(),
-    State.FAILED: frozenset(),
-    State.CANCELLED: frozenset(),
-    State.SKIPPED: frozenset(),
+    # back to pending: a person asks for it, by --retry-failed.
+    State.FAILED: frozenset({State.PENDING}),
+    State.CANCELLED: frozenset({State.PENDING}),
+    State.SKIPPED: frozenset({State.PENDING}),
 }
 
 

@@ -15,11 +15,22 @@ class Reason(Enum):
     REFUSED = "refused"
     """Its endpoint takes no more jobs: what is not settled stays for resume."""
 
+    CANCEL = "cancel"
+    """A second Ctrl-C: what runs is cancelled; what was never sent stays for resume."""
+
+    STOP_WHEN = "stop_when"
+    """``stop_when``: what was never sent is skipped, what runs goes on to its end."""
+
     JOB_TIMEOUT = "job_timeout"
     """``timeouts.job``: what was never sent is skipped, what runs is cancelled."""
 
-    CANCEL = "cancel"
-    """A decision to end it: what runs is cancelled; what was never sent stays for resume."""
+    ABANDON = "abandon"
+    """``runner cancel``: what was never sent is skipped, what runs is cancelled."""
+
+    @property
+    def is_for_good(self) -> bool:
+        """Whether no resume goes on with what was never sent."""
+        return self in (Reason.STOP_WHEN, Reason.JOB_TIMEOUT, Reason.ABANDON)
 
 
 class Over(Exception):
@@ -33,8 +44,9 @@ class Switch:
         self.reason: Reason | None = None
         self._closed = asyncio.Event()
         self._cancelled = False
-        self._starting: set[asyncio.Timeout] = set()
-        self._in_flight: set[asyncio.Timeout] = set()
+        # Dicts, for a set has no order: whoever waits is ended in the order in which they came.
+        self._starting: dict[asyncio.Timeout, None] = {}
+        self._in_flight: dict[asyncio.Timeout, None] = {}
 
     @property
     def is_closed(self) -> bool:
@@ -72,7 +84,7 @@ class Switch:
 
     def started(self, scope: asyncio.Timeout) -> None:
         """From here on nothing cuts the block of *scope* short, which is of `start`."""
-        self._starting.discard(scope)
+        self._starting.pop(scope, None)
         scope.reschedule(None)
 
     def limit(self, within_s: float) -> AbstractAsyncContextManager[asyncio.Timeout]:
@@ -81,22 +93,22 @@ class Switch:
 
 
 @asynccontextmanager
-async def _bounded(within_s: float, scopes: set[asyncio.Timeout]) -> AsyncIterator[asyncio.Timeout]:
+async def _bounded(within_s: float, scopes: dict[asyncio.Timeout, None]) -> AsyncIterator[asyncio.Timeout]:
     scope = asyncio.timeout(within_s)
     try:
         async with scope:
-            scopes.add(scope)
+            scopes[scope] = None
             try:
                 yield scope
             finally:
-                scopes.discard(scope)
+                scopes.pop(scope, None)
     except TimeoutError:
         if not scope.expired():  # somebody else's
             raise
         raise Over from None
 
 
-def _end(scopes: set[asyncio.Timeout]) -> None:
+def _end(scopes: dict[asyncio.Timeout, None]) -> None:
     now = asyncio.get_running_loop().time()
     for scope in scopes:
         if not scope.expired():  # one whose time has come in this very moment takes no new one

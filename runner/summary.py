@@ -1,19 +1,67 @@
 """Say in a few lines of text what a batch came to."""
 
+from collections.abc import Iterator
+from shlex import quote
+
+from runner.health import is_calm
+from runner.judge import said
 from runner.plain import plain
+from runner.states import Verdict
 from runner.units import elapsed
 from runner.values import JsonObject
 
+ERRORS = 3
+"""So many of a job's errors are shown, the commonest."""
+
 
 def summary(health: JsonObject, folder: str) -> str:
-    """What a batch came to, for a person: the verdict, each job, its commonest errors, where the files are."""
+    """
+    What a batch came to, for a person: the verdict, why it is no pass, each job with its commonest errors, what to
+    do next, and last the folder in a line by itself.
+    """
     totals = health["batch"]
-    lines = [f"{health['verdict']}: {totals['name']} {totals['id']}"]
+    lines = [f"{health['verdict']}: {totals['name']} {totals['id']}", *_why(health)]
     width = max((len(name) for name in health["jobs"]), default=0)
     for name, job in health["jobs"].items():
         lines.append(f"  {name:<{width}}  {_job(job)}")
-        lines += [f"  {'':<{width}}  {error['count']} x {_first_line(error['message'])}" for error in job["errors"][:3]]
-    return "\n".join([*lines, f"  {folder}"])
+        lines += [
+            f"  {'':<{width}}  {error['count']} x {_first_line(error['message'])}" for error in job["errors"][:ERRORS]
+        ]
+    return "\n".join([*lines, *_next(health, folder), f"  {folder}"])
+
+
+def _why(health: JsonObject) -> Iterator[str]:
+    """Why the batch is no pass, or not yet."""
+    if health["verdict"] == Verdict.PASS:
+        return
+    reasons = [f"{name}: {job['stopped']}" for name, job in health["jobs"].items() if job["stopped"]]
+    reasons += [f"threshold {said(one)}" for one in health["thresholds"] if not one["pass"]]
+    totals = health["batch"]
+    if totals["pending"]:
+        reasons.append(f"{totals['pending']} of {_runs(totals['runs'])} pending")
+        reasons += [
+            f"endpoint {name}: {endpoint['diagnosis']}"
+            for name, endpoint in health["endpoints"].items()
+            if not is_calm(endpoint["diagnosis"])
+        ]
+    elif not reasons and totals["succeeded"] < totals["runs"]:
+        reasons.append(f"{totals['runs'] - totals['succeeded']} of {_runs(totals['runs'])} did not succeed")
+    yield from (f"  {plain(reason)}" for reason in reasons)
+
+
+def _next(health: JsonObject, folder: str) -> Iterator[str]:
+    """What to do about it. Who runs a batch says itself how a pending one goes on."""
+    if health["verdict"] == Verdict.PASS:
+        return
+    if any(job["errors"] for job in health["jobs"].values()):
+        yield "  results.jsonl has each run's error, log.jsonl what happened when"
+    totals = health["batch"]
+    if not totals["pending"] and totals["succeeded"] < totals["runs"]:
+        yield f"  to run again what did not succeed: runner resume {quote(folder)} --retry-failed"
+
+
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"
 
 
 def _job(job: JsonObject) -> str:
@@ -33,5 +81,5 @@ def _job(job: JsonObject) -> str:
 
 
 def _first_line(message: str | None, width: int = 100) -> str:
-    text = plain((message or "").strip().split("\n")[0])
+    text = plain((message or "").strip().split("\n")[0]) or "(no message)"
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from runner.states import SETTLED, Outcome, State, Verdict
 
@@ -12,13 +13,16 @@ class JobTally:
     """
     The runs of one job: how many are planned, in flight, and settled by state and outcome.
 
-    *settled_before* of them were settled when this process took the batch up.
+    *settled_before* of them were settled when this process took the batch up. *execution_ms* is what all attempts that
+    ended took on their workers, those of earlier processes included; *timed_attempts* of them had a time.
     """
 
     planned: int
     in_flight: int = 0
     retried: int = 0
     settled_before: int = 0
+    execution_ms: int = 0
+    timed_attempts: int = 0
     states: Counter[State] = field(default_factory=Counter)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
 
@@ -32,11 +36,22 @@ class JobTally:
         """Runs that are not settled, whether in flight or not yet started."""
         return self.planned - self.settled
 
+    @property
+    def failed(self) -> int:
+        """Runs that settled as failed."""
+        return self.states[State.FAILED]
+
     def settle(self, state: State, outcome: Outcome | None, count: int = 1) -> None:
         """Count *count* runs that settled."""
         self.states[state] += count
         if outcome is not None:
             self.outcomes[outcome] += count
+
+    def ended(self, execution_ms: int | None) -> None:
+        """Count the end of an attempt, whether its run settles or is tried again; None is a time that nobody gave."""
+        if execution_ms is not None:
+            self.execution_ms += execution_ms
+            self.timed_attempts += 1
 
 
 class Tally:
@@ -45,13 +60,23 @@ class Tally:
     def __init__(self, planned: Mapping[str, int]) -> None:
         self.jobs = {job: JobTally(count) for job, count in planned.items()}
 
-    def restore(self, counts: Mapping[str, Mapping[tuple[State, Outcome | None], int]]) -> None:
-        """Count what a ledger holds as settled, so that totals always cover the whole batch."""
+    def restore(
+        self,
+        counts: Mapping[str, Mapping[tuple[State, Outcome | None], int]],
+        spent: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    ) -> None:
+        """
+        Count what a ledger holds, so that totals always cover the whole batch: *counts* are runs, as `Ledger.counts`
+        has them, *spent* by job the attempts that have a time and the sum of it in ms, as `Ledger.spent` has them.
+        """
         for job, found in counts.items():
             for (state, outcome), count in found.items():
                 if state in SETTLED:
                     self.jobs[job].settle(state, outcome, count)
                     self.jobs[job].settled_before += count
+        for job, (attempts, execution_ms) in spent.items():
+            self.jobs[job].timed_attempts += attempts
+            self.jobs[job].execution_ms += execution_ms
 
     def total(self, state: State) -> int:
         """Runs of all jobs that settled in *state*."""
@@ -78,18 +103,25 @@ class Tally:
         return sum(job.in_flight for job in self.jobs.values())
 
 
-def verdict(tally: Tally, *, interrupted: bool, refused: bool, stopped: bool) -> Verdict:
+def verdict(
+    tally: Tally, *, interrupted: bool, refused: bool, stopped: bool, thresholds_hold: bool | None = None
+) -> Verdict:
     """
-    What the batch came to. Without thresholds it passes when every run succeeded, whatever came after the last one.
+    What the batch came to.
 
-    A refusal is said before an interrupt: it will still be there after a resume.
+    It passes when all its thresholds hold, or without any (*thresholds_hold* is None) when every run succeeded. What
+    came after the last success changes nothing; a batch with pending runs, or one that was *stopped* for good before
+    every run succeeded, is no pass whatever its thresholds say. A refusal is said before an interrupt: it will still be
+    there after a resume.
     """
-    if tally.total(State.SUCCEEDED) == tally.planned:
-        return Verdict.PASS
-    if refused:
+    all_succeeded = tally.total(State.SUCCEEDED) == tally.planned
+    is_well = all_succeeded if thresholds_hold is None else thresholds_hold and not tally.pending
+    if all_succeeded:
+        return Verdict.PASS if is_well else Verdict.FAIL
+    if refused and not is_well:
         return Verdict.REFUSED
     if interrupted and (tally.pending or tally.total(State.CANCELLED)):
         return Verdict.INTERRUPTED
     if stopped:
         return Verdict.STOPPED
-    return Verdict.FAIL
+    return Verdict.PASS if is_well else Verdict.FAIL

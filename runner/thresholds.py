@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from runner import units
@@ -48,6 +48,14 @@ class Threshold:
     def holds(self, value: float) -> bool:
         """Whether *value*, in the threshold's unit, is within the bound."""
         return _OPERATORS[self.operator](value, self.bound)
+
+    def say(self, value: float | None) -> str:
+        """*value*, in the threshold's unit, for people: rounded, but never across the bound. None is not known."""
+        if value is None:
+            return _UNKNOWN[self.unit]
+        holds = self.holds(value)
+        texts = (text for rounded, text in _rounded(value, self.unit) if self.holds(rounded) is holds)
+        return next(texts, f"{value!r} {self.unit}")
 
 
 @dataclass(slots=True)
@@ -95,7 +103,8 @@ _EXAMPLES = {"count": "< 1%", "time": "p95 < 30s", "cost": "< 5 USD"}
 def share(text: str) -> float | None:
     """The share that a text such as ``10%`` says, None when it is none of 0 to 100 %."""
     found = _PERCENT.fullmatch(text.strip())
-    return float(found[1]) / 100 if found and float(found[1]) <= 100 else None
+    # Not divided by 100: 99.9 / 100 is above 0.999, and 999 of 1000 runs would be below 99.9 %.
+    return float(f"{found[1]}e-2") if found and float(found[1]) <= 100 else None
 
 
 def usd(text: str) -> float | None:
@@ -129,3 +138,34 @@ def _cost(text: str) -> tuple[float, str]:
 
 
 _BOUNDS: dict[str, Callable[[str], tuple[float, str]]] = {"count": _count, "time": _time, "cost": _cost}
+
+_UNKNOWN = {
+    "runs": "not known",
+    "share": "no run was planned",
+    "ms": "no run has a time",
+    "USD": "not known: an endpoint has no cost_per_second",
+}
+
+
+def _rounded(value: float, unit: str) -> Iterator[tuple[float, str]]:
+    """*value* rounded less and less, each with its text."""
+    if unit == "runs":
+        yield value, f"{value:.0f} run" if value == 1 else f"{value:.0f} runs"
+    elif unit == "USD":
+        for decimals in range(2 if value >= 1 else 4, 13):
+            yield round(value, decimals), f"{value:.{decimals}f} USD"
+    else:
+        for digits in range(2 if unit == "share" else 3, 18):
+            rounded = float(f"{value:.{digits}g}")
+            yield rounded, percent(rounded) if unit == "share" else _ms(rounded)
+
+
+def _ms(time_ms: float) -> str:
+    if time_ms < 1000:
+        return f"{time_ms:.15g}ms"
+    return units.duration(time_ms / 1000) if time_ms % 60_000 == 0 else f"{time_ms / 1000:.15g}s"
+
+
+def percent(part: float) -> str:
+    """The share *part* for people: ``3.2%``."""
+    return f"{round(part * 100, 12):.12g}%"

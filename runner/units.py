@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_RATE = re.compile(r"(\d+)\s*/\s*(\d*(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
+_RATE = re.compile(r"([0-9]+)\s*/\s*([0-9]*(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 
 
 def duration_s(text: str) -> float:
@@ -41,10 +41,10 @@ def rate(text: str) -> Rate:
     """
     found = _RATE.fullmatch(text.strip())
     if found is None:
-        raise ValueError("a rate is a count and a duration: 950/10s")
+        raise ValueError("a rate is a count and a duration")
     count, period_s = int(found[1]), float(found[2] or 1) * _SECONDS[found[3]]
     if count < 1 or period_s <= 0:
-        raise ValueError("a rate needs a count of at least 1 and a duration above zero: 950/10s")
+        raise ValueError("a rate needs a count of at least 1 and a duration above zero")
     return Rate(count, period_s)
 
 

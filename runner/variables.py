@@ -12,9 +12,10 @@ from runner.errors import UsageError
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})?")
 _WHOLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
-_SECRET_NAME = re.compile(
-    r"(KEY|TOKEN|SECRET|PASSWORD)$|(^|[_.-])(key|token|secret|password)$|[a-z](Key|Token|Secret|Password)$"
-)
+SECRET_NAME = r"(KEY|TOKEN|SECRET|PASSWORD)$|(^|[_.-])(key|token|secret|password)$|[a-z](Key|Token|Secret|Password)$"
+"""Finds the end of a name that sounds secret."""
+
+_SECRET_NAME = re.compile(SECRET_NAME)
 
 
 def names(text: str) -> list[str]:

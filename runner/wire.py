@@ -1,9 +1,9 @@
 """
-Carry one request to RunPod, and its whole answer back. Alone imports aiohttp's client.
+Carry one request to RunPod, and its whole answer back.
 
-A POST is surely sent at most once: aiohttp re-sends a request on a dead kept-alive connection only for its
-IDEMPOTENT_METHODS, to which POST does not belong. It may send a GET twice: harmless, save for /stream, whose chunks
-are lost with a lost answer anyway.
+Every request is sent at most once: aiohttp never re-sends a POST, and would re-send a GET whose connection broke, but
+is told not to. A POST sent twice could make two paid jobs; a /stream sent twice would hide that the first one's chunks
+went with its answer.
 
 Source: aiohttp 3.14.5, client.py and connector.py.
 """
@@ -22,6 +22,7 @@ from runner.errors import AnswerLost, RunPodError, TooLarge, Unreachable
 from runner.faults import Refusal, fault
 from runner.plain import plain
 from runner.secret import Masker, Secret
+from runner.spool import Spool, Unkept
 from runner.units import duration, size
 
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
@@ -43,7 +44,7 @@ def open_session() -> aiohttp.ClientSession:
         keepalive_timeout=5.0,
         # ssl is left alone: aiohttp makes one verifying TLS context at import, and shares it.
     )
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Accept": "application/json", "User-Agent": f"runner/{_version()}"},
@@ -51,6 +52,8 @@ def open_session() -> aiohttp.ClientSession:
         # endpoint (plain http), and ~/.netrc would bring a second Authorization, for which aiohttp refuses to send.
         trust_env=False,
     )
+    session._retry_connection = False  # there is no public way; a test would see it gone
+    return session
 
 
 def _version() -> str:
@@ -65,7 +68,8 @@ class Call:
     """
     One request. *where* names it in messages.
 
-    *limit_s* bounds the time until the answer begins, connecting and sending included.
+    *limit_s* bounds the time until the answer begins, connecting and sending included. *brings_result* says that the
+    answer may be a job's result.
     """
 
     where: str
@@ -73,6 +77,7 @@ class Call:
     url: str
     body: bytes | None
     limit_s: float
+    brings_result: bool
 
 
 class Wire:
@@ -87,31 +92,37 @@ class Wire:
         self._connect_timeout_s = connect_timeout_s
         self._max_answer_bytes = max_answer_bytes
 
-    async def send(self, call: Call) -> tuple[int, bytes]:
+    async def send(self, call: Call, body: Spool) -> int:
         """
         Send *call* once.
 
+        Args:
+            call: The request.
+            body: An empty one, that takes the answer's body, decompressed.
+
         Returns:
-            The HTTP status, 2xx, and the whole body, decompressed.
+            The HTTP status, 2xx.
 
         Raises:
-            RunPodError: there was no such answer. It is not chained to aiohttp's exception, which may hold our key
-                among the request's headers.
+            RunPodError: there was no such answer, or it can't be kept. It is not chained to aiohttp's exception, which
+                may hold our key among the request's headers.
         """
         refusal: Refusal | None = None
+        failure: RunPodError | None = None
         try:
             async with asyncio.timeout(call.limit_s) as scope, self._request(call) as response:
                 if 200 <= response.status < 300:
-                    return response.status, await self._read(response, call, scope)
+                    await self._read(response, call, scope, body)
+                    return response.status
                 refusal = Refusal(response.status, response.headers.get("Retry-After"))
                 async for chunk in response.content.iter_any():
                     refusal.body += chunk
                     if refusal.is_heard:
                         break
+        except Unkept as error:
+            failure = unkept(call, response.status, error)
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
             failure = None if refusal else self._lost(call, error)
-        else:
-            failure = None
         if refusal is not None:  # its status came; that the rest did not changes nothing
             failure = fault(call.where, refusal, masker=self._masker, now=time.time())
         # Raised here, not in the handler: there Python would chain it to aiohttp's exception.
@@ -137,42 +148,66 @@ class Wire:
             ),
         )
 
-    async def _read(self, response: aiohttp.ClientResponse, call: Call, scope: asyncio.Timeout) -> bytes:
-        """The body, as long as it stays under the limit; the deadline moves with every piece that comes."""
-        too_large = TooLarge(
+    async def _read(self, response: aiohttp.ClientResponse, call: Call, scope: asyncio.Timeout, body: Spool) -> None:
+        """Fill *body*, as long as it stays under the limit; the deadline moves with every piece that comes."""
+        # A look lost nothing, and only a job's result is so long; what any other POST did, nobody knows.
+        kind = TooLarge if call.method == "GET" or call.brings_result else AnswerLost
+        too_large = kind(
             f"{call.where}: HTTP {response.status} with an answer over {size(self._max_answer_bytes)}",
             status=response.status,
         )
         if (response.content_length or 0) > self._max_answer_bytes:
             raise too_large
-        chunks: list[bytes] = []
-        total = 0
+        loop = asyncio.get_running_loop()
         # Decompressed piece by piece, so a small body that unpacks to gigabytes is noticed in time.
         async for chunk in response.content.iter_any():
-            total += len(chunk)
-            if total > self._max_answer_bytes:
+            if body.size_bytes + len(chunk) > self._max_answer_bytes:
                 raise too_large
-            chunks.append(chunk)
+            body.add(chunk)
             deadline = scope.when()
             assert deadline is not None
-            scope.reschedule(deadline + len(chunk) / SLOWEST_BYTES_PER_S)
-        return b"".join(chunks)
+            deadline += len(chunk) / SLOWEST_BYTES_PER_S
+            if body.is_due:
+                began_at = loop.time()
+                scope.reschedule(None)  # a slow disk here is not a slow answer
+                await body.flush()
+                deadline += loop.time() - began_at
+            scope.reschedule(deadline)
+        if body.is_in_file:
+            scope.reschedule(None)
+            await body.flush()
 
     def _lost(self, call: Call, error: Exception) -> RunPodError:
-        """What it means that no whole answer came. Says it in our words: aiohttp's may hold headers."""
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return Unreachable(f"{call.where}: no connection within {duration(self._connect_timeout_s)}")
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return Unreachable(f"{call.where}: no connection to {error.host}:{error.port}: {_reason(error)}")
-        if isinstance(error, TimeoutError):
-            return AnswerLost(f"{call.where}: no answer within {duration(call.limit_s)}")
-        if isinstance(error, aiohttp.ServerDisconnectedError):
-            return AnswerLost(f"{call.where}: the connection was closed before an answer came")
-        if isinstance(error, aiohttp.ClientPayloadError):
-            return AnswerLost(f"{call.where}: the answer was cut short, or could not be decompressed")
-        if isinstance(error, aiohttp.ClientResponseError):
-            return AnswerLost(f"{call.where}: the answer was not HTTP")
-        return AnswerLost(f"{call.where}: the connection broke ({_reason(error)})")
+        """What it means that no whole answer came."""
+        is_unsent = isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError)
+        kind = Unreachable if is_unsent else AnswerLost
+        said = failure_text(error, connect_timeout_s=self._connect_timeout_s, read_timeout_s=call.limit_s)
+        return kind(f"{call.where}: {said}")
+
+
+def unkept(call: Call, status: int, error: Unkept) -> AnswerLost:
+    """
+    What it means that the whole answer of *call* was more than our disk takes: a look can be repeated, and what a POST
+    did, it did.
+    """
+    return AnswerLost(f"{call.where}: HTTP {status} with an answer that {error}", status=status)
+
+
+def failure_text(error: Exception, *, connect_timeout_s: float, read_timeout_s: float) -> str:
+    """Why no whole answer came, in our words: aiohttp's may hold headers."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return f"no connection within {duration(connect_timeout_s)}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection to {error.host}:{error.port}: {_reason(error)}"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {duration(read_timeout_s)}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the connection was closed before an answer came"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the answer was cut short, or could not be decompressed"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer was not HTTP"
+    return f"the connection broke ({_reason(error)})"
 
 
 def _reason(error: Exception) -> str:

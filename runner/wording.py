@@ -1,5 +1,6 @@
 """Say in our own words what pydantic found: what, where, fix. Its own texts never reach a user."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,14 +112,33 @@ def _finding(loc: Loc, error: Any) -> Finding:
         return _wrong_type(loc, value, _EXPECTED[kind])
     if kind == "string_pattern_mismatch":
         message = f"{spec.found(value)} is not a name: expected {_PATTERNS[context['pattern']]}"
-        return Finding(loc, message, at_key="[key]" in error["loc"])
+        return Finding(loc, message, _name_fix(str(value), context["pattern"]), at_key="[key]" in error["loc"])
     if kind in ("too_short", "string_too_short"):
-        return Finding(loc, f"{_named(loc)} is empty", "give it at least one entry" if kind == "too_short" else None)
+        return Finding(loc, f"{_named(loc)} is empty", _empty_fix(loc, value))
     if kind == "string_too_long":
         message = f"a name has at most {context['max_length']} characters, found {len(value)}"
         return Finding(loc, message, at_key="[key]" in error["loc"])
     bound = _bound(context)
     return Finding(loc, f"expected {bound or 'another value'}, found {spec.found(value)}")
+
+
+def _name_fix(value: str, pattern: str) -> str | None:
+    """A name that is near *value*, when there is one."""
+    near = re.sub(r"[^A-Za-z0-9._-]+", "-", value.lower() if pattern == spec.NAME else value).strip(".-")
+    return f"write it as {near}" if re.search(pattern, near) else None
+
+
+def _empty_fix(loc: Loc, value: object) -> str:
+    """What to put where there is nothing."""
+    if place(loc) == "jobs.*.artifacts.path":
+        return "write where it goes, such as images/{{ run.index }}.png"
+    if isinstance(loc[-1], int):
+        return "give it a key, or remove it"
+    if isinstance(value, str):
+        return "write a text, or remove the key"
+    if place(loc) in _NOUNS:
+        return f"write at least one {_NOUNS[place(loc)]} below it"
+    return "give it an entry, or remove the key"
 
 
 def _named(loc: Loc) -> str:
@@ -137,16 +157,35 @@ def _bound(context: dict[str, Any]) -> str | None:
 def _unknown_key(loc: Loc, *, local: bool) -> Finding:
     key, parent = str(loc[-1]), place(loc[:-1])
     if _is_not_yet(loc):
-        return Finding(loc, f"'{key}' is not supported yet", at_key=True)
+        return Finding(loc, f"'{key}' is not supported yet", _INSTEAD.get(place(loc)), at_key=True)
     model = spec.LocalEndpoint if local and parent == "endpoints.*" else spec.MODELS.get(parent)
     known = spec.keys(model) if model else []
     if parent == "endpoints.*":
         other = spec.RemoteEndpoint if local else spec.LocalEndpoint
         if key in spec.keys(other):
             here, there = ("a local", "a RunPod") if local else ("a RunPod", "a local")
-            fix = "'handler' makes an endpoint local, 'id' makes it RunPod's: write one of the two"
+            fix = (
+                "'handler', 'command' or 'external' makes an endpoint local, 'id' makes it RunPod's: write one of them"
+            )
             return Finding(loc, f"'{key}' belongs to {there} endpoint, and '{loc[1]}' is {here} one", fix, at_key=True)
-    return Finding(loc, f"unknown key '{key}'{_inside(loc)}", suggest(key, known), at_key=True)
+    message = f"unknown key '{key}'{_inside(loc)}"
+    return Finding(loc, message, _space_fix(key, known) or suggest(key, known), at_key=True)
+
+
+_INSTEAD = {
+    "endpoints.*.defaults": "write it into each job",
+    "defaults": "write it into each job",
+    "jobs.*.needs": "run the jobs one after the other, with --job",
+    "jobs.*.when": "choose the jobs to run, with --job",
+    "jobs.*.rows.job": "put the rows into a file, and name it in rows.file",
+}
+"""What to do where a key is not supported yet."""
+
+
+def _space_fix(text: str, known: Iterable[str]) -> str | None:
+    """What to do about ``attempts:3``, which YAML reads as one text."""
+    key, colon, rest = text.partition(":")
+    return f"put a space after the ':': {key}: {rest}" if colon and key in known else None
 
 
 def _missing(loc: Loc) -> Finding:
@@ -156,7 +195,6 @@ def _missing(loc: Loc) -> Finding:
         "name": "write name: and a short name for the output folder",
         "endpoint": "write endpoint: and a name under 'endpoints'",
         "id": "write id: and RunPod's endpoint id, or handler: and a file and function to run locally",
-        "handler": "write handler: and a file and function, such as handlers/horse.py:handler",
         "path": "write path: and where it goes, such as images/{{ run.index }}.png",
         "access_id": "write access_id: ${S3_ACCESS_ID}",
         "access_secret": "write access_secret: ${S3_SECRET}",
@@ -206,8 +244,15 @@ _EXPRESSIONS = {"jobs.*.rows.where": "row.lang == 'en'", "jobs.*.success_when": 
 def _shorthand(loc: Loc, value: object, expected: str) -> str | None:
     """What to write where the short way that somebody took doesn't exist."""
     where = place(loc)
+    slip = _space_fix(value, spec.keys(spec.MODELS[where])) if where in spec.MODELS and isinstance(value, str) else None
+    if slip:
+        return slip
+    if where == "jobs.*.rows.shuffle":
+        return "write a seed, such as shuffle: 7"
     if expected == "text" and where in _EXPRESSIONS:
         return f"write an expression, such as {_EXPRESSIONS[where]}"
+    if where == "endpoints.*.command" and isinstance(value, list):
+        return "write it as one text: command: python handlers/horse.py"
     if expected == "a list" and where == "jobs.*.artifacts" and isinstance(value, dict):
         return "put [ ] around it, or '- ' before it"
     if expected == "a mapping" and where == "thresholds":

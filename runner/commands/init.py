@@ -17,6 +17,8 @@ vars:
 endpoints:
   local:
     handler: handlers/words.py:handler # embedded: runs on this machine, no account needed
+    # Or the same file as the real worker that it is on RunPod, after `pip install runpod`, in place of `handler`:
+    # command: python handlers/words.py
     workers: 2
   # On RunPod: the key is read from RUNPOD_API_KEY, and the jobs below say `endpoint: gpu`.
   # gpu:
@@ -44,6 +46,12 @@ def handler(job):
     given = job["input"]
     words = (given["text"] + " ") * given["times"]
     return {"words": len(words.split())}
+
+
+if __name__ == "__main__":  # on RunPod, or by `command: python handlers/words.py`
+    import runpod
+
+    runpod.serverless.start({"handler": handler})
 '''
 
 DATA = """\

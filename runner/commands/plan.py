@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
@@ -11,11 +13,12 @@ from typing import Any, TextIO
 from runner import values
 from runner.check import JobFile, open_job_file
 from runner.commands.validate import count
-from runner.errors import EXIT_INVALID, EXIT_PASS, JobFileError
+from runner.errors import EXIT_INVALID, EXIT_PASS, JobFileError, UsageError
 from runner.files import shown
-from runner.payload import payload, wire_policy, wire_s3_config
+from runner.inputs.find import STDIN
+from runner.payload import RUN_BODY_BYTES, RUNSYNC_BODY_BYTES, payload, wire_policy, wire_s3_config
 from runner.plan import Counter, JobPlan, Plan, make_plan
-from runner.spec import Endpoint, LocalEndpoint
+from runner.spec import Endpoint, Job, LocalEndpoint
 from runner.units import duration, size
 from runner.values import JsonObject, JsonValue
 
@@ -30,22 +33,28 @@ def plan(
     limit: int | None = None,
     as_json: bool = False,
     env: Mapping[str, str] | None = None,
+    stdin: TextIO | None = None,
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> int:
     """
     Show what a run of the file at *path* would submit.
 
+    Rows of a job whose `rows.file` is ``-`` are read from *stdin*, None being this process's; from a terminal they are
+    not, and only noted.
+
     Returns:
         0, or 2 when the file is invalid.
 
     Raises:
-        UsageError: *overrides* or *only* name what the file has not.
+        UsageError: *overrides* or *only* name what the file has not, or *stdin* can't be read.
     """
     out, err = out or sys.stdout, err or sys.stderr
     try:
         job_file = open_job_file(path, overrides=overrides, only=only, env=env)
-        planned = make_plan(job_file, only=only, limit=limit)
+        with _piped(job_file, only, stdin or sys.stdin) as piped:
+            planned = make_plan(job_file, only=only, limit=limit, stdin=piped)
+            jobs = {name: _described(job_file, job, piped) for name, job in planned.jobs.items()}
     except JobFileError as error:
         if as_json:
             problems = [problem.as_json() for problem in error.problems]
@@ -55,17 +64,36 @@ def plan(
         return EXIT_INVALID
     for problem in (*job_file.warnings, *planned.notes):
         print(problem.render(), file=err)
-    jobs = {name: _described(job_file, job) for name, job in planned.jobs.items()}
+    inputs = _inputs(planned, piped)
     if as_json:
-        document = {"jobs": jobs, "runs": planned.total, "inputs": _inputs(planned)}
-        print(json.dumps(document, ensure_ascii=False), file=out)
+        print(json.dumps({"jobs": jobs, "runs": planned.total, "inputs": inputs}, ensure_ascii=False), file=out)
     else:
-        print("\n".join(_lines(path, planned, jobs)), file=out)
+        print("\n".join(_lines(path, planned, jobs, inputs)), file=out)
     return EXIT_PASS
 
 
-def _described(job_file: JobFile, planned: JobPlan) -> dict[str, Any]:
-    """One job of the plan, as ``--format json`` has it."""
+@contextmanager
+def _piped(job_file: JobFile, only: Sequence[str], stdin: TextIO | None) -> Iterator[Path | None]:
+    """What is piped into *stdin*, in a file of this block; None when no job reads it, or it is a terminal."""
+    reads = any(job_file.jobs[name].rows.file == STDIN for name in job_file.chosen(only))
+    if not reads or stdin is None or stdin.closed or stdin.isatty():
+        yield None
+        return
+    import shutil  # 10 ms both, and only rows from stdin need them
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(prefix="runner-plan-", suffix=".jsonl") as copy:
+        try:
+            shutil.copyfileobj(stdin.buffer, copy)
+            copy.flush()
+        except OSError as error:
+            raise UsageError(f"stdin can't be copied: {error.strerror or error}", fix="pipe rows into it") from None
+        yield Path(copy.name)
+
+
+def _described(job_file: JobFile, planned: JobPlan, stdin: Path | None) -> dict[str, Any]:
+    """One job of the plan, as ``--format json`` has it. *runs* is None when its rows were not read."""
+    is_read = planned.job.rows.file != STDIN or stdin is not None
     first = list(itertools.islice(planned.expand(Counter()), FIRST_KEYS))
     body = _body(planned, first[0].input) if first else None
     endpoint = job_file.endpoints[planned.job.endpoint]
@@ -73,11 +101,11 @@ def _described(job_file: JobFile, planned: JobPlan) -> dict[str, Any]:
         "endpoint": planned.job.endpoint,
         "local": isinstance(endpoint, LocalEndpoint),
         "mode": planned.job.mode,
-        "runs": planned.runs,
+        "runs": planned.runs if is_read else None,
         "first": shown(body),
         "first_bytes": len(values.dump(body)) if body else None,
         "keys": [run.key for run in first],
-        "cost_at_most_usd": _cost(planned, endpoint),
+        **(_costs(planned, endpoint) if is_read else _UNKNOWN),
     }
 
 
@@ -88,38 +116,80 @@ def _body(planned: JobPlan, given: JsonValue) -> JsonObject:
     return payload(given, wire_policy(job.policy), webhook=job.webhook, s3_config=s3_config)
 
 
-def _cost(planned: JobPlan, endpoint: Endpoint) -> float | None:
-    """USD for execution if every attempt took all its time; None when the file doesn't bound it."""
-    execution_s = planned.job.policy.execution_timeout_s
-    if endpoint.cost_per_second is None or execution_s is None:
-        return None
-    return float(f"{planned.runs * planned.job.retry.attempts * execution_s * endpoint.cost_per_second:.6g}")
+def _costs(planned: JobPlan, endpoint: Endpoint) -> dict[str, float | None]:
+    """
+    What execution costs, in USD: for each second that every run takes, and if all attempts took all their time.
+
+    None for what the file doesn't tell. Neither is a bound of the bill: workers cost while they start and idle, RunPod
+    runs a job again by itself when its worker dies, and a lost answer may be paid for beside its resubmit.
+    """
+    if endpoint.cost_per_second is None:
+        return _UNKNOWN
+    per_s, execution_s = planned.runs * endpoint.cost_per_second, planned.job.policy.execution_timeout_s
+    at_limit = None if execution_s is None else _rounded(per_s * planned.job.retry.attempts * execution_s)
+    return {"cost_per_second_usd": _rounded(per_s), "cost_at_limit_usd": at_limit}
 
 
-def _inputs(planned: Plan) -> list[dict[str, Any]]:
+_UNKNOWN: dict[str, float | None] = {"cost_per_second_usd": None, "cost_at_limit_usd": None}
+
+
+def _rounded(amount: float) -> float:
+    return float(f"{amount:.6g}")
+
+
+def _inputs(planned: Plan, stdin: Path | None) -> list[dict[str, Any]]:
     return [
-        {"path": str(file.path), "sha256": file.sha256, "size_bytes": file.size_bytes, "rows": file.rows}
+        {
+            "path": "stdin" if file.path == stdin else str(file.path),
+            "sha256": file.sha256,
+            "size_bytes": file.size_bytes,
+            "rows": file.rows,
+        }
         for file in planned.inputs
     ]
 
 
-def _lines(path: Path, planned: Plan, jobs: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _lines(
+    path: Path, planned: Plan, jobs: dict[str, dict[str, Any]], inputs: Sequence[dict[str, Any]]
+) -> Iterator[str]:
     """The plan for people."""
-    yield f"{path}: {count(len(jobs), 'job')}, {count(planned.total, 'run')}"
-    for file in planned.inputs:
-        yield f"  {file.path}: {count(file.rows, 'row')}, {size(file.size_bytes)}, sha256 {file.sha256[:12]}"
+    more = ", and those from stdin" if planned.notes else ""
+    yield f"{path}: {count(len(jobs), 'job')}, {count(planned.total, 'run')}{more}"
+    for file in inputs:
+        rows, digest = count(file["rows"], "row"), file["sha256"][:12]
+        yield f"  {file['path']}: {rows}, {size(file['size_bytes'])}, sha256 {digest}"
     for name, job in jobs.items():
+        runs = "runs from stdin" if job["runs"] is None else count(job["runs"], "run")
         where = f"local endpoint '{job['endpoint']}'" if job["local"] else f"endpoint '{job['endpoint']}'"
-        yield f"\n{name}: {count(job['runs'], 'run')} on {where}, mode {job['mode']}"
+        yield f"\n{name}: {runs} on {where}, mode {job['mode']}"
         if job["first"] is not None:
-            yield f"  first body, {size(job['first_bytes'])}:"
+            most = RUNSYNC_BODY_BYTES if job["mode"] == "sync" else RUN_BODY_BYTES
+            over = f", more than the {size(most)} that RunPod takes" if job["first_bytes"] > most else ""
+            yield f"  first body, {size(job['first_bytes'])}{over}:"
             yield _indented(job["first"])
             yield f"  first keys: {', '.join(job['keys'])}"
-        if job["cost_at_most_usd"] is not None:
-            execution_s = planned.jobs[name].job.policy.execution_timeout_s or 0.0
-            attempts = count(planned.jobs[name].job.retry.attempts, "attempt")
-            bound = f"if each run took {attempts} of {duration(execution_s)}"
-            yield f"  execution: at most {job['cost_at_most_usd']:,.2f} USD, {bound}"
+        if job["cost_per_second_usd"] is not None:
+            yield from _estimate(planned.jobs[name].job, job["cost_per_second_usd"], job["cost_at_limit_usd"])
+
+
+def _estimate(job: Job, per_s: float, at_limit: float | None) -> Iterator[str]:
+    """What is known of the cost, and what is not."""
+    each = f"{_usd(per_s)} USD for each second that every run takes"
+    if at_limit is not None:
+        attempts, execution = count(job.retry.attempts, "attempt"), duration(job.policy.execution_timeout_s or 0.0)
+        each += f"; {_usd(at_limit)} USD if each took {attempts} of {execution}"
+    yield f"  execution: {each}"
+    if job.stop_when.cost_usd is not None:
+        yield f"  stop_when: nothing more is started once {_usd(job.stop_when.cost_usd)} USD are spent on execution"
+    again = ", and resubmits" if job.on_answer_lost == "resubmit" else ""
+    yield f"  not in it: the time in which workers start and idle, jobs that RunPod runs again by itself{again}"
+
+
+def _usd(amount: float) -> str:
+    """*amount* with cents, or with two digits that are not zero."""
+    digits = 2 if amount <= 0 else max(2, 1 - math.floor(math.log10(amount)))
+    whole, _, cents = f"{amount:,.{digits}f}".partition(".")
+    return f"{whole}.{cents.rstrip('0'):0<2}"
 
 
 def _indented(value: JsonValue, longest: int = 2000) -> str:

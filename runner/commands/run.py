@@ -11,9 +11,12 @@ from runner.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_TERMINATED
 from runner.execute import Batch, execute
 from runner.live import Live
 from runner.options import Options
-from runner.progress import say, show
+from runner.progress import Display, say
 from runner.summary import summary
 from runner.values import dump
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Those that end a batch in order."""
 
 SECOND_S = 1.0
 """A second Ctrl-C within this time is the same wish as the first: a key that bounces must not cancel paid jobs."""
@@ -21,10 +24,14 @@ SECOND_S = 1.0
 
 @dataclass(frozen=True)
 class Style:
-    """How to speak: *quiet* says nothing when all is well, *as_json* prints the health report on stdout."""
+    """
+    How to speak: *quiet* says nothing when all is well, *as_json* prints the health report on stdout, *shows_progress*
+    draws the batch while it runs.
+    """
 
     quiet: bool = False
     as_json: bool = False
+    shows_progress: bool = True
 
 
 def run(options: Options, style: Style, *, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
@@ -38,28 +45,32 @@ def run(options: Options, style: Style, *, out: TextIO = sys.stdout, err: TextIO
 
 
 async def _run(options: Options, style: Style, out: TextIO, err: TextIO) -> int:
-    signals = Signals(options.drain_s, err)
-    display: list[asyncio.Task[None]] = []
+    display = Display(err)
+    signals = Signals(options.drain_s, display)
+    shown: list[asyncio.Task[None]] = []
 
     def watch(live: Live) -> None:
         signals.install(live)
-        if not style.quiet and not style.as_json:
-            display.append(asyncio.create_task(show(live, err), name="display"))
+        for note in live.notes:  # also for cron: what is left out of a batch is not all well
+            say(note, err)
+        if style.shows_progress and not style.quiet and not style.as_json:
+            shown.append(asyncio.create_task(display.show(live), name="display"))
 
     try:
         batch = await execute(options, watch=watch)
     finally:
         signals.remove()
-        for task in display:
+        for task in shown:
             task.cancel()
             await asyncio.wait([task])
-    _tell(batch, style, out, err)
+    tell(batch, style, out, err)
     if batch.exit_code == EXIT_INTERRUPTED and signals.last not in (None, signal.SIGINT):
         return EXIT_TERMINATED
     return batch.exit_code
 
 
-def _tell(batch: Batch, style: Style, out: TextIO, err: TextIO) -> None:
+def tell(batch: Batch, style: Style, out: TextIO, err: TextIO) -> None:
+    """Say what came of *batch*: nothing, if it is all well and nobody wants to hear it."""
     for refusal in batch.refusals:
         say(refusal.render(), err)
     if style.as_json:
@@ -78,45 +89,50 @@ class Signals:
     RunPod what is in flight; one more ends the process at once. SIGTERM and SIGHUP never cancel.
     """
 
-    def __init__(self, drain_s: float, err: TextIO) -> None:
+    def __init__(self, drain_s: float, display: Display) -> None:
         self.last: signal.Signals | None = None
         self._drain_s = drain_s
-        self._err = err
+        self._display = display
         self._live: Live | None = None
-        self._at_s = 0.0
+        self._at_s = 0.0  # when the last one came that counted
         self._cancelled = False
 
     def install(self, live: Live) -> None:
-        """Let signals speak to *live*."""
+        """Let signals speak to *live*. One that we were started to ignore, as nohup has it, is ignored."""
         self._live = live
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._take, number)
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._take, number)
 
     def remove(self) -> None:
         """Give the signals back."""
         if self._live is not None:
             loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
     def _take(self, number: signal.Signals) -> None:
         assert self._live is not None
         now_s = asyncio.get_running_loop().time()
-        since_s, self._at_s = now_s - self._at_s, now_s
         first, self.last = self.last is None, number
+        if not first and (number is not signal.SIGINT or now_s - self._at_s < SECOND_S):
+            return
+        self._at_s = now_s
+        flying = self._live.tally.in_flight
         if first:
             self._live.drain(self._drain_s)
-            flying = self._live.tally.in_flight
-            self._say(f"{number.name}: starting nothing more; following {flying} in flight for {self._drain_s:g}s")
-            self._say("  Ctrl-C again cancels them at RunPod; a resume goes on with them otherwise")
-        elif number is signal.SIGINT and self._cancelled and since_s >= SECOND_S:
-            self._say("leaving at once; --resume goes on from the ledger")
+            if not flying:
+                self._display.say(f"{number.name}: starting nothing more; nothing is in flight")
+                return
+            following = f"following {flying} in flight for {self._drain_s:g}s"
+            self._display.say(f"{number.name}: starting nothing more; {following}")
+            self._display.say("  Ctrl-C again cancels them at RunPod; a resume goes on with them otherwise")
+        elif self._cancelled:
+            self._display.say("leaving at once; --resume goes on from the ledger")
+            self._display.leave()
             os._exit(EXIT_INTERRUPTED)
-        elif number is signal.SIGINT and since_s >= SECOND_S:
+        else:
             self._cancelled = True
-            self._say(f"cancelling {self._live.tally.in_flight} at RunPod")
+            self._display.say(f"cancelling {flying} at RunPod")
             self._live.cancel()
-
-    def _say(self, text: str) -> None:
-        say(text, self._err)

@@ -1,7 +1,8 @@
-"""``runner serve``: the local endpoints of a job file, by themselves."""
+"""``runner serve``: the local endpoints of a job file, or one handler, by themselves."""
 
 import asyncio
 import os
+import re
 import secrets
 import signal
 import sys
@@ -9,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from runner.check import JobFile, open_job_file
+from runner.check import open_job_file
 from runner.errors import EXIT_PASS, UsageError
+from runner.handlers import handler_problem
 from runner.local.server import LocalServer, Served
-from runner.network import secret_names, served
+from runner.network import hidden_names, served
 from runner.plain import plain
 from runner.spec import LocalEndpoint
+
+TOKEN_ENV = "RUNNER_LOCAL_TOKEN"
+"""Where 'runner run --local' looks for the token by itself."""
 
 
 @dataclass(frozen=True)
@@ -27,37 +32,79 @@ class Where:
     log: Path | None = None
 
 
-def serve(path: Path, where: Where, *, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
+@dataclass(frozen=True)
+class _Offer:
+    """What is served: *source* is what it was made of; *hidden* names variables that no worker may see."""
+
+    source: str
+    served: list[Served]
+    hidden: list[str]
+    job_file: Path | None
+
+
+def serve(what: Path, where: Where, *, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
     """
-    Serve every local endpoint of the job file at *path*, under its name, until a signal comes.
+    Serve every local endpoint of the job file *what*, under its name, until a signal comes.
+
+    A handler, ``PATH.py`` or ``PATH.py:function``, is served as it is, under the name of its file.
 
     Raises:
         UsageError: nothing can be served: no local endpoint, a handler that can't be imported, a port in use.
     """
-    return asyncio.run(_serve(path, where, out, err))
+    return asyncio.run(_serve(_handler(str(what)) or _file(what), where, out, err))
 
 
-async def _serve(path: Path, where: Where, out: TextIO, err: TextIO) -> int:
+def _file(path: Path) -> _Offer:
     job_file = open_job_file(path)
     local = [served(n, one, job_file) for n, one in job_file.endpoints.items() if isinstance(one, LocalEndpoint)]
     if not local:
-        raise UsageError(f"{path} has no local endpoint to serve", fix="give an endpoint a 'handler'")
+        fix = "give an endpoint a 'handler' or a 'command', or make it 'external: true'"
+        raise UsageError(f"{path} has no local endpoint to serve", fix=fix)
+    return _Offer(job_file.name, local, hidden_names(job_file), path)
+
+
+def _handler(what: str) -> _Offer | None:
+    """The one handler that *what* names, None when it names a job file."""
+    match = re.fullmatch(r"(?P<file>.+\.py)(:(?P<function>[^/]*))?", what)
+    if match is None:
+        return None
+    file, function = match["file"], match["function"] or "handler"
+    if not Path(file).is_file():
+        raise UsageError(f"there is no file '{file}'")
+    trouble = handler_problem(Path(), f"{file}:{function}")
+    if trouble is not None:
+        raise UsageError(trouble[0], fix=trouble[1])
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(file).stem).strip("-") or "handler"
+    return _Offer(f"{file}:{function}", [Served(name, f"{Path(file).absolute()}:{function}")], [], None)
+
+
+async def _serve(offer: _Offer, where: Where, out: TextIO, err: TextIO) -> int:
     token = _token(where.token_env)
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stopped.set)
 
     def tell(worker_id: str, text: str) -> None:
         print(f"[{worker_id}] {plain(text)}", file=err, flush=True)
 
-    hidden = [*secret_names(job_file), *([where.token_env] if where.token_env else [])]
+    hidden = [*offer.hidden, *([where.token_env] if where.token_env else [])]
     server = LocalServer(
-        local, token=token, host=where.host, port=where.port, log=where.log, hide_env=hidden, on_output=tell
+        offer.served, token=token, host=where.host, port=where.port, log=where.log, hide_env=hidden, on_output=tell
     )
-    async with server:
-        _introduce(server, job_file, local, path, where.token_env, token, out)
-        await stopped.wait()
+    loop = asyncio.get_running_loop()
+    try:
+        # A signal ends the block also while workers start, which may take minutes.
+        async with asyncio.timeout(None) as life:
+
+            def stop() -> None:
+                if life.when() is None:
+                    life.reschedule(loop.time())
+
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                loop.add_signal_handler(number, stop)
+            async with server:
+                print("\n".join(_introduction(server, offer, where.token_env, token)), file=out, flush=True)
+                await asyncio.Event().wait()
+    except TimeoutError:
+        if not life.expired():
+            raise
     return EXIT_PASS
 
 
@@ -70,19 +117,32 @@ def _token(env: str | None) -> str:
     return token
 
 
-def _introduce(
-    server: LocalServer, job_file: JobFile, local: list[Served], path: Path, env: str | None, token: str, out: TextIO
-) -> None:
-    """Say how to reach it. A token that we made is shown, for nobody else knows it; the user's own is not."""
-    name = env or "RUNNER_LOCAL_TOKEN"
-    print(f"serving {', '.join(one.name for one in local)} of {job_file.name} at {server.base_url}", file=out)
+def _introduction(server: LocalServer, offer: _Offer, env: str | None, token: str) -> list[str]:
+    """How to reach it. A token that we made is shown, for nobody else knows it; the user's own is not."""
+    names = [one.name for one in offer.served]
+    lines = [f"serving {', '.join(names)} of {offer.source} at {server.base_url}"]
     if env is None:
-        print(f"export {name}={token}", file=out)
-    option = "" if env is None else f" --token-env {env}"
-    print(f"runner run {path} --local {server.base_url}{option}", file=out)
-    print(
-        f'curl {server.base_url}/{local[0].name}/run -H "Authorization: Bearer ${name}"'
-        """ -H 'Content-Type: application/json' -d '{"input": {"hello": "world"}}'""",
-        file=out,
-        flush=True,
+        lines.append(f"export {TOKEN_ENV}={token}")
+    if offer.job_file is not None:
+        option = "" if env is None else f" --token-env {env}"
+        lines.append(f"runner run {offer.job_file} --local {server.base_url}{option}")
+    lines.append(
+        f'curl {server.base_url}/{names[0]}/run -H "Authorization: Bearer ${env or TOKEN_ENV}"'
+        """ -H 'Content-Type: application/json' -d '{"input": {"hello": "world"}}'"""
     )
+    for one in offer.served:
+        if one.handler is None and one.command is None:
+            lines += ["", *_for_a_worker(server.variables(one.name, "NEW"), one.name)]
+    return lines
+
+
+def _for_a_worker(variables: dict[str, str], name: str) -> list[str]:
+    """What to type for a worker that is started by hand. Quoted, for it is the worker that replaces ``$ID``."""
+    fixed = {key: value for key, value in variables.items() if key != "RUNPOD_POD_ID"}
+    docker = " ".join(f"-e {key}" for key in variables)
+    return [
+        f"# a worker of {name}: paste this into the shell that starts it, once for each, then start it",
+        *(f"export {key}='{value}'" for key, value in fixed.items()),
+        f'export RUNPOD_POD_ID="{name}-$$-$(date +%s)"  # no two may have the same',
+        f"# in Docker, from that shell: docker run --rm --network host {docker} IMAGE",
+    ]

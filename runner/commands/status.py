@@ -21,7 +21,7 @@ def status(name: str, *, output_dir: Path | None, as_json: bool = False, out: Te
     outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
     folder = batch.find(name, outputs)
     with Ledger.read_only(folder.ledger) as ledger:
-        alive = batch.holder_is_alive(folder.path.parent)
+        alive = batch.is_running(folder)
         health = report.fold(ledger, report.told(ledger, folder, verdict="running" if alive else "unfinished"))
     print(dump(health).decode() if as_json else summary(health, str(folder.path)), file=out)
     return EXIT_PASS

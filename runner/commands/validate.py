@@ -3,12 +3,11 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
 
-from runner.check import not_run, open_job_file
+from runner.check import open_job_file
 from runner.errors import EXIT_INVALID, EXIT_PASS, JobFileError, Problem
 from runner.plan import make_plan
 
@@ -60,8 +59,7 @@ def _checked(
         return error.problems, None
     more = ", and those from stdin" if plan.notes else ""
     summary = f"ok ({count(len(plan.jobs), 'job')}, {count(plan.total, 'run')}{more})"
-    later = [replace(problem, warning=True) for problem in not_run(job_file)]
-    return [*job_file.warnings, *plan.notes, *later], summary
+    return [*job_file.warnings, *plan.notes], summary
 
 
 def count(number: int, noun: str) -> str:

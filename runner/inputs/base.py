@@ -69,6 +69,11 @@ class Tape:
                     raise BadRow(self.line, 1, "a line is longer than 64 MiB", "write one row a line")
                 yield data.removeprefix(b"\xef\xbb\xbf") if self.line == 1 else data
 
+    def close(self) -> None:
+        """Close the file, wherever reading has stopped: a bad row's traceback may hold on to it for long."""
+        if hasattr(self, "_raw"):
+            self._raw.close()
+
     def _readline(self, size: int) -> bytes:
         return self._seen(self._raw.readline(size))
 
@@ -113,7 +118,7 @@ class Tape:
             shown = data.decode("utf-8", "replace")
             raise BadRow(self.line, column, "expected UTF-8 text", "save the file as UTF-8", shown) from None
         if "\0" in text:
-            raise BadRow(self.line, text.index("\0") + 1, "a NUL character is no text", None, text)
+            raise BadRow(self.line, text.index("\0") + 1, "a NUL character is no text", "save the file as UTF-8", text)
         return text
 
 

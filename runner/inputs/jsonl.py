@@ -5,6 +5,7 @@ By the standard library: orjson reads integers beyond 64 bit as floats and sees 
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from runner.spec import found
 from runner.values import JsonObject, JsonValue
 
 MAX_DEPTH = 64
+_TRAILING = re.compile(r",\s*([}\]])")
 
 
 def read(tape: Tape, report: Report) -> Iterator[JsonObject]:
@@ -27,7 +29,8 @@ def read(tape: Tape, report: Report) -> Iterator[JsonObject]:
         except BadRow as bad:
             report(bad)
         except json.JSONDecodeError as error:
-            report(BadRow(tape.line, error.colno, f"not JSON: {complaint(error)}", "write one object a line", text))
+            index, message, fix = complaint(error)
+            report(BadRow(tape.line, index + 1, message, fix or "write one object a line", text))
         except (ValueError, RecursionError) as error:
             report(BadRow(tape.line, 1, str(error) if type(error) is ValueError else "nested too deeply", None, text))
 
@@ -84,6 +87,10 @@ def _depth(value: JsonValue) -> int:
     return 1 + max(map(_depth, items), default=0)
 
 
-def complaint(error: json.JSONDecodeError) -> str:
-    """What the decoder has to say, as part of a message of ours."""
-    return error.msg[:1].lower() + error.msg[1:]
+def complaint(error: json.JSONDecodeError) -> tuple[int, str, str | None]:
+    """Where the decoder has stopped in its text, why, and what to do about it: alike in every version of Python."""
+    comma = error.doc.rfind(",", 0, error.pos + 1)
+    trailing = _TRAILING.match(error.doc, comma) if comma >= 0 else None
+    if trailing is not None and error.pos < trailing.end():
+        return comma, f"not JSON: a comma before the closing '{trailing[1]}'", "remove it"
+    return error.pos, f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}", None

@@ -113,6 +113,8 @@ class DataFile:
             if isinstance(error, BadRow):
                 error.file = self._shown
             raise
+        finally:
+            tape.close()
         now = InputFile(self.path, tape.sha256, tape.size_bytes, count)
         self.verify()
         if self.file is None:

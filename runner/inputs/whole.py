@@ -46,7 +46,7 @@ def _items(text: str, index: int, report: Report) -> Generator[JsonObject, None,
         try:
             row, end = jsonl.DECODER.raw_decode(text, index)
         except json.JSONDecodeError as error:
-            raise _at(text, error.pos, f"not JSON: {jsonl.complaint(error)}") from None
+            raise _at(text, *jsonl.complaint(error)) from None
         except (ValueError, RecursionError) as error:
             raise _at(text, index, str(error) if type(error) is ValueError else "nested too deeply") from None
         try:

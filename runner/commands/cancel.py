@@ -1,0 +1,85 @@
+"""``runner cancel``: end a batch for good, and its jobs at RunPod."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from runner import batch, report
+from runner.batch import Folder
+from runner.errors import EXIT_FAIL, EXIT_PASS, BatchBusy
+from runner.execute import execute
+from runner.ledger import Ledger
+from runner.options import Options
+from runner.progress import say
+from runner.resume import progress
+from runner.summary import summary
+from runner.values import JsonObject, dump
+
+LOOK_S = 0.2
+"""How often it is looked whether the process that runs the batch has ended it."""
+
+
+def cancel(
+    name: str,
+    *,
+    output_dir: Path | None = None,
+    token_env: str | None = None,
+    as_json: bool = False,
+    out: TextIO = sys.stdout,
+    err: TextIO = sys.stderr,
+) -> int:
+    """
+    End the batch *name*: the process that runs it is asked to, and where there is none it is done here.
+
+    Returns:
+        0 when nothing of it is left at RunPod that we know of, 1 otherwise.
+
+    Raises:
+        RunnerError: as `runner.execute.execute` does.
+    """
+    folder = batch.find(name, batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir))
+    if not progress(folder).unfinished and not batch.is_running(folder):
+        say(f"batch {folder.id} has ended already; there is nothing to cancel", err)
+        return _tell(folder, as_json, out, err)
+    while not _was_heeded(folder, err):
+        try:
+            ended = asyncio.run(execute(Options.of_batch(folder, cancel=True, token_env=token_env)))
+        except BatchBusy:
+            if not batch.is_running(folder):  # it is held for another batch, or for this one in a moment
+                raise
+        else:
+            for refusal in ended.refusals:
+                say(refusal.render(), err)
+            break
+    return _tell(folder, as_json, out, err)
+
+
+def _was_heeded(folder: Folder, err: TextIO) -> bool:
+    """Ask the process that runs the batch, as long as there is one; whether it ended the batch."""
+    if not batch.is_running(folder):
+        return False
+    say(f"asked the process that runs batch {folder.id} to cancel it; waiting for its end", err)
+    while batch.is_running(folder):
+        folder.wish.touch()  # again and again: another process may go on with the batch while we wait
+        time.sleep(LOOK_S)
+    folder.wish.unlink(missing_ok=True)
+    return not progress(folder).unfinished
+
+
+def _tell(folder: Folder, as_json: bool, out: TextIO, err: TextIO) -> int:
+    with Ledger.read_only(folder.ledger) as ledger:
+        health: JsonObject = report.fold(ledger, report.told(ledger, folder, verdict="unfinished"))
+        left = sum(one.job_id is not None and not one.ended for one in ledger.open_runs())
+    say(dump(health).decode() if as_json else summary(health, str(folder.path)), out)
+    if stay := health["batch"]["pending"] - left:
+        runs = "1 run that was never sent stays" if stay == 1 else f"{stay} runs that were never sent stay"
+        say(f"warning: {runs} pending: the data are no longer those that the batch was started with", err)
+        say("  help: put them back and run 'runner cancel' again, or start a new batch with --fresh", err)
+    if left:
+        jobs = "1 job is" if left == 1 else f"{left} jobs are"
+        say(f"error: {jobs} not known to have ended at RunPod", err)
+        say("  help: run 'runner cancel' again once RunPod answers", err)
+        return EXIT_FAIL
+    return EXIT_PASS

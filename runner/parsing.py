@@ -1,0 +1,72 @@
+"""Parse the JSON of answers without holding up the event loop: big ones in threads, the biggest one at a time."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import orjson
+
+from runner.spool import Spool
+from runner.values import JsonValue, is_deeper, parse_foreign
+
+INLINE_BYTES: Final = 500_000
+"""Up to here parsing takes a few milliseconds, and a thread would cost more than it gives."""
+
+MAX_DEPTH: Final = 200
+"""Levels of nesting that an answer may have: the JSON that we write of it must be readable for everybody."""
+
+_WINDOW_BYTES = 1024 * 1024
+_LONG = 19
+_DIGITS = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
+
+# One thread for all that is in files, whichever loop asks: so memory holds one such answer and what it parses to.
+# Its thread starts with the first of them. What waits for it waits on disk.
+_biggest = ThreadPoolExecutor(1, thread_name_prefix="parse")
+
+
+async def parse_answer(body: Spool) -> JsonValue:
+    """
+    The JSON value in *body*.
+
+    Raises:
+        ValueError, RecursionError: no JSON reader takes it, or it nests so deeply that we could not write it again.
+        Unkept: its file can't be read.
+    """
+    if body.is_in_file:
+        return await asyncio.get_running_loop().run_in_executor(_biggest, _parse_file, body)
+    if body.size_bytes > INLINE_BYTES:
+        return await asyncio.to_thread(_parse, body.whole())
+    return _parse(body.whole())
+
+
+def _parse_file(body: Spool) -> JsonValue:
+    return _parse(body.whole())
+
+
+def _parse(text: bytes) -> JsonValue:
+    value = parse_foreign(text) if len(text) <= INLINE_BYTES else _parse_big(text)
+    # Deep only if it has that many brackets: counting them is nothing beside parsing.
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
+        raise ValueError("an answer that is nested too deeply")
+    return value
+
+
+def _parse_big(text: bytes) -> JsonValue:
+    """
+    What `parse_foreign` makes of *text*. Its search for long integers holds the interpreter's lock for 11 ms a MB, so
+    that even in a thread it would stop the event loop; this one is ten times as fast, and lets go of the lock.
+    """
+    if not _has_long_integer(text):
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            pass
+    return parse_foreign(text)
+
+
+def _has_long_integer(text: bytes) -> bool:
+    """Whether so many digits stand in a row in *text* that they may not fit 64 bit."""
+    for start in range(0, len(text), _WINDOW_BYTES):
+        if b"0" * _LONG in text[start : start + _WINDOW_BYTES + _LONG - 1].translate(_DIGITS):
+            return True
+    return False

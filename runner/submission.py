@@ -1,0 +1,167 @@
+"""Get a job id for a run, so that nothing is paid for twice unawares: the intent first, the request, the id."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from runner.answers import RemoteJob
+from runner.clock import Clock
+from runner.endpoint import LiveEndpoint
+from runner.errors import (
+    AnswerLost,
+    EndpointRefused,
+    NotFound,
+    NotSent,
+    Paused,
+    RecordError,
+    RunPodError,
+    TooLarge,
+    Unreachable,
+)
+from runner.events import Accepted, Ending, Intended, Withdrawn
+from runner.policy import backoff_s
+from runner.record import Recorder
+from runner.states import Outcome
+from runner.stop import Over, Switch
+from runner.work import Left, Terms, Work, ours
+
+PAUSED_WAIT_S = 15.0
+"""Pause between submits to a paused endpoint. Source: public clients of the service; RunPod documents no figure."""
+
+SYNC_WAIT_MS = 10_000
+"""How long /runsync is asked to hold: until it answers nobody has the job's id, so it is short."""
+
+
+_FOREVER_S = 1e9
+
+
+class Submission:
+    """One submit of a run, sent as often as it is surely not accepted. `work` says what it came to."""
+
+    def __init__(
+        self,
+        work: Work,
+        body: bytes,
+        terms: Terms,
+        endpoint: LiveEndpoint,
+        recorder: Recorder,
+        clock: Clock,
+        switch: Switch,
+    ) -> None:
+        self.work = work
+        self._body = body
+        self._terms = terms
+        self._endpoint = endpoint
+        self._recorder = recorder
+        self._clock = clock
+        self._switch = switch
+        self._number = 0  # of the submit that the ledger holds as intended; 0 is none
+        self._failures = 0
+        self._paused_since: float | None = None
+
+    async def make(self) -> RemoteJob | Ending | Left:
+        """
+        Get the job; an ending when there will be none, or nobody knows. It may be final, in mode sync.
+
+        Raises:
+            EndpointRefused: nothing can be submitted to this endpoint now; the run is pending.
+            RecordError: the batch folder can't be written.
+        """
+        try:
+            async with self._switch.start(_FOREVER_S):
+                await self._endpoint.opened.wait()
+        except Over:
+            return Left.LEFT
+        if self.work.first_at is None:
+            self.work = replace(self.work, first_at=self._clock.now())
+        while True:
+            try:
+                async with self._switch.start(self._left_s()) as scope:
+                    job = await self._endpoint.call(self._terms.operation, partial(self._send, scope))
+            except Over:
+                if self._switch.is_closed:
+                    return Left.LEFT
+                return ours(Outcome.TIMED_OUT, "timeouts.run passed before the endpoint accepted the run")
+            except AnswerLost as error:
+                self.work = replace(self.work, attempts=self._number)
+                return ours(Outcome.ANSWER_LOST, f"{said(error)}; the job may exist and be paid for")
+            except EndpointRefused:
+                self._withdraw()
+                raise
+            except RunPodError as error:
+                if isinstance(error, TooLarge) and (error.status or 0) < 300:  # it ran: its result is what is too large
+                    self.work = replace(self.work, attempts=self._number)
+                    return ours(Outcome.TOO_LARGE, said(error))
+                self._withdraw()
+                wait_s = self._next_try_s(error)
+                if wait_s is None:
+                    return ours(Outcome.TOO_LARGE if isinstance(error, TooLarge) else Outcome.REJECTED, said(error))
+            else:
+                self._accept(job)
+                return job
+            await self._switch.closed(within_s=min(wait_s, self._left_s()))
+
+    async def _send(self, scope: asyncio.Timeout) -> RemoteJob:
+        """Send the request, its turn having come; the intent is durable before it leaves."""
+        if self._switch.is_closed or self._left_s() <= 0:
+            raise Over
+        # From here on neither a stop nor timeouts.run cuts the request short: its answer would be lost.
+        self._switch.started(scope)
+        number = self.work.attempts + 1
+        intended = Intended(self.work.run, number, self._endpoint.destination, self._clock.now())
+        try:
+            await self._recorder.record(intended)
+        except asyncio.CancelledError:
+            with suppress(RecordError):  # then nobody knows what is on the disk, and the resume takes it for sent
+                self._recorder.tell(Withdrawn(self.work.run.key, number))
+            raise
+        self._number = number
+        client, timeout_s = self._endpoint.client, self._terms.request_timeout_s
+        if self._terms.mode == "sync":
+            return await client.runsync(self._body, wait_ms=SYNC_WAIT_MS, timeout_s=timeout_s)
+        return await client.run(self._body, timeout_s=timeout_s)
+
+    def _accept(self, job: RemoteJob) -> None:
+        now = self._clock.now()
+        self._recorder.tell(Accepted(self.work.run.key, self._number, job.job_id, now))
+        self.work = replace(self.work, attempts=self._number, job_id=job.job_id, submitted_at=now)
+
+    def _withdraw(self) -> None:
+        """Take the intent back, if there is one: nothing was accepted, and nothing is under way."""
+        if self._number:
+            self._recorder.tell(Withdrawn(self.work.run.key, self._number))
+            self._number = 0
+
+    def _next_try_s(self, error: RunPodError) -> float | None:
+        """
+        Seconds to wait before the same request is sent again; None when *error* is the last word on it.
+
+        Raises:
+            EndpointRefused: it is the last word on the endpoint.
+        """
+        match error:
+            case Unreachable():
+                self._failures += 1
+                return backoff_s(self._failures, initial_s=0.5, most_s=30.0, jitter=self._clock.chance())
+            case NotSent():
+                return 0.0  # the endpoint's pace holds the next call back
+            case Paused():
+                now = self._clock.monotonic()
+                self._paused_since = now if self._paused_since is None else self._paused_since
+                left_s = self._paused_since + self._terms.paused_s - now
+                if left_s <= 0:
+                    raise self._endpoint.refuse(error, "set the endpoint's max workers above 0") from None
+                return min(PAUSED_WAIT_S, left_s)
+            case NotFound():
+                raise self._endpoint.refuse(error, "check the endpoint's 'id', and that the key may see it") from None
+        return None
+
+    def _left_s(self) -> float:
+        assert self.work.first_at is not None
+        return self._terms.left_s(self.work.first_at, self._clock.now())
+
+
+def said(error: RunPodError) -> str:
+    """What *error* says, with what RunPod said."""
+    return f"{error.message}: {error.detail}" if error.detail else error.message
