@@ -67,7 +67,7 @@ class RawServer:
         return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -91,7 +91,7 @@ class RawServer:
             while request := await _read(reader, number):
                 self.requests.append(request)
                 self.asked.set()
-                reply = self._replies[min(len(self.requests), len(self._replies)) - 1]
+                reply = self.reply(request)
                 await self._write(reply, writer)
                 if reply.then is Then.HOLD:
                     await asyncio.Event().wait()
@@ -100,6 +100,10 @@ class RawServer:
                 if reply.then is not Then.KEEP:
                     break
         writer.close()
+
+    def reply(self, request: Request) -> Reply:
+        """What to answer to *request*, the newest of `requests`."""
+        return self._replies[min(len(self.requests), len(self._replies)) - 1]
 
     async def _write(self, reply: Reply, writer: asyncio.StreamWriter) -> None:
         writer.write(reply.data)

@@ -11,23 +11,26 @@ from typing import Any, ParamSpec, cast
 
 import pytest
 
-from runner.answers import EndpointHealth, RemoteJob
-from runner.attempt import Attempt, Terms, Work
+from runner.answers import Chunks, EndpointHealth, RemoteJob
+from runner.attempt import Attempt
 from runner.endpoint import LiveEndpoint
 from runner.errors import NotFound, RecordError, RunPodError, Unsupported
 from runner.events import (
     Accepted,
     CancelDecided,
+    Claimed,
     Destination,
     Ended,
     Event,
     Intended,
+    Reopened,
     Sampled,
     Settled,
     Withdrawn,
 )
 from runner.faults import Refusal, fault
 from runner.pace import Pace
+from runner.received import Received, StreamFile
 from runner.record import Recorder
 from runner.runpod import RunPod
 from runner.runs import Run
@@ -35,6 +38,7 @@ from runner.secret import Masker
 from runner.stop import Switch
 from runner.units import Rate
 from runner.values import JsonValue, Missing, parse
+from runner.work import Terms, Work
 
 P = ParamSpec("P")
 
@@ -152,7 +156,8 @@ class Play:
     """
     How RunPod treats one submit: the *error* it answers, if any, after *answer_s*; a job that ends after *takes_s*.
 
-    A job whose answer is lost is made all the same where *accepted* says so.
+    A job whose answer is lost is made all the same where *accepted* says so. *chunks* are what it streams, each with
+    the seconds after which it is there.
     """
 
     error: Exception | None = None
@@ -163,6 +168,8 @@ class Play:
     output: JsonValue | Missing = "ok"
     failure: JsonValue | None = None
     execution_time_ms: int | None = None
+    chunks: tuple[tuple[float, JsonValue], ...] = ()
+    retries: int | None = None
 
 
 @dataclass(slots=True)
@@ -174,6 +181,7 @@ class FakeJob:
     began_at: float
     ends_at: float
     final: RemoteJob
+    chunks: list[tuple[float, JsonValue]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def seen(self, now: float) -> RemoteJob:
@@ -263,9 +271,16 @@ class FakeRunPod(RunPod):
         """A job that is there already; its times count from now."""
         now = asyncio.get_running_loop().time()
         final = RemoteJob(
-            job_id, play.status, play.output, play.failure, execution_time_ms=play.execution_time_ms, worker_id="w-1"
+            job_id,
+            play.status,
+            play.output,
+            play.failure,
+            execution_time_ms=play.execution_time_ms,
+            worker_id="w-1",
+            retries=play.retries,
         )
-        self.jobs[job_id] = FakeJob(job_id, given, now, now + play.takes_s, final)
+        chunks = [(now + at_s, chunk) for at_s, chunk in play.chunks]
+        self.jobs[job_id] = FakeJob(job_id, given, now, now + play.takes_s, final, chunks)
         return self.jobs[job_id]
 
     async def status(self, job_id: str, *, timeout_s: float | None = None) -> RemoteJob:
@@ -293,6 +308,28 @@ class FakeRunPod(RunPod):
             except TimeoutError:
                 pass
         return seen
+
+    async def runsync(self, body: bytes, *, wait_ms: int, timeout_s: float | None = None) -> RemoteJob:
+        given = parse(body)["input"]
+        self.asked.append(given)
+        play = self._plays.popleft() if self._plays else self.play(given)
+        return cast(RemoteJob, await self._serve("runsync", "runsync", self._submit_and_hold(given, play, wait_ms)))
+
+    async def _submit_and_hold(self, given: JsonValue, play: Play, wait_ms: int) -> RemoteJob:
+        return await self._held((await self._submit(given, play)).job_id, wait_ms)
+
+    async def stream(self, job_id: str, *, wait_ms: int | None = None, timeout_s: float | None = None) -> Chunks:
+        return cast(Chunks, await self._serve("stream", f"stream {job_id}", self._drained(job_id)))
+
+    async def _drained(self, job_id: str) -> Chunks:
+        if job_id not in self.jobs:
+            raise not_found()
+        job, loop = self.jobs[job_id], asyncio.get_running_loop()
+        next_at = min([at for at, _ in job.chunks] + [job.ends_at, loop.time() + 10.0])
+        await asyncio.sleep(max(0.0, next_at - loop.time()))
+        there = [chunk for at, chunk in job.chunks if at <= loop.time()]
+        job.chunks = [(at, chunk) for at, chunk in job.chunks if at > loop.time()]
+        return Chunks(job.seen(loop.time()).status, there)
 
     async def cancel(self, job_id: str, *, timeout_s: float | None = None) -> RemoteJob:
         return cast(RemoteJob, await self._serve("cancel", f"cancel {job_id}", self._cancelled(job_id)))
@@ -384,8 +421,10 @@ class MemoryRecorder(Recorder):
 def words(event: Event) -> str:
     """*event* in a word or two."""
     match event:
-        case Intended() | Withdrawn() | CancelDecided():
+        case Intended() | Withdrawn() | CancelDecided() | Claimed():
             return f"{type(event).__name__} {event.attempt}"
+        case Reopened():
+            return f"Reopened {event.key}"
         case Accepted():
             return f"Accepted {event.job_id}"
         case Ended():
@@ -394,6 +433,41 @@ def words(event: Event) -> str:
             return f"Settled {event.state} {event.ending.outcome if event.ending else None}"
         case Sampled():
             return f"Sampled {event.endpoint}"
+
+
+class MemoryReceived(Received):
+    """Keeps chunks and unreadable answers by key and attempt."""
+
+    def __init__(self) -> None:  # no folder
+        self.chunks: dict[tuple[str, int], list[JsonValue]] = {}
+        self.unreadable: dict[tuple[str, int], bytes] = {}
+
+    def stream(self, key: str, attempt: int) -> StreamFile:
+        return MemoryStreamFile(self.chunks.setdefault((key, attempt), []))
+
+    async def keep_unreadable(self, key: str, attempt: int, body: bytes) -> str:
+        self.unreadable[key, attempt] = body
+        return f"unreadable/{key}.{attempt}.bin"
+
+
+class MemoryStreamFile(StreamFile):
+    """Keeps chunks in *chunks*."""
+
+    def __init__(self, chunks: list[JsonValue]) -> None:  # no file
+        self._chunks = chunks
+
+    async def read(self) -> list[JsonValue]:
+        return list(self._chunks)
+
+    async def append(self, chunks: list[JsonValue]) -> int:
+        self._chunks += chunks
+        return sum(len(str(chunk)) for chunk in chunks)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def leave(self) -> None:
+        """Nothing to close."""
 
 
 # Parts
@@ -436,6 +510,7 @@ class Scene:
         self.clock = FakeClock(chance)
         self.runpod = FakeRunPod(self.history)
         self.recorder = MemoryRecorder(self.history)
+        self.received = MemoryReceived()
         self.endpoint = an_endpoint(self.runpod, self.clock, concurrency=concurrency, rates=rates)
         self.switch = Switch()
         self.terms = Terms(
@@ -451,7 +526,16 @@ class Scene:
 
     def attempt(self, work: Work | None = None) -> Attempt:
         """An attempt at *work*, which is a fresh run by default."""
-        return Attempt(work or Work(a_run()), BODY, self.terms, self.endpoint, self.recorder, self.clock, self.switch)
+        return Attempt(
+            work or Work(a_run()),
+            BODY,
+            self.terms,
+            self.endpoint,
+            self.recorder,
+            self.received,
+            self.clock,
+            self.switch,
+        )
 
     def after(self, delay_s: float, act: Callable[..., object], *details: object) -> None:
         """Call *act* when *delay_s* seconds have passed."""

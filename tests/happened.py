@@ -5,10 +5,10 @@ from typing import Any
 
 from runner.events import Accepted, Destination, Ended, Ending, Event, Intended, Settled
 from runner.ledger import Ledger
-from runner.record import Store
 from runner.results import line
 from runner.runs import Run
 from runner.states import Outcome, State
+from runner.store import Store
 from runner.values import JsonObject, JsonValue
 
 HERE = Destination("sdxl", "https://api.runpod.ai/v2", "abc123")

@@ -14,7 +14,7 @@ ALONE = {
     "yaml": {"runner.load"},
     "jinja2": {"runner.template"},
     "sqlite3": {"runner.database"},
-    "aiohttp": {"runner.wire", "runner.runpod", "runner.local"},
+    "aiohttp": {"runner.wire", "runner.runpod", "runner.fetch", "runner.local"},
     "typer": {"runner.cli"},
     "rich": {"runner.progress"},
 }

@@ -1,18 +1,20 @@
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from fakes import EPOCH, After, Play, Scene, a_run, http, in_virtual_time, not_found
 
 from runner.answers import RemoteJob
-from runner.attempt import Left, Work, ours, settle
-from runner.errors import AnswerLost, EndpointRefused, RecordError, RunPodError, Unreachable, Unreadable
+from runner.errors import AnswerLost, EndpointRefused, RecordError, RunPodError, TooLarge, Unreachable, Unreadable
 from runner.events import Destination, Ending
+from runner.policy import Looks
 from runner.states import Outcome, State
 from runner.stop import Reason
 from runner.units import Rate
 from runner.values import MISSING
+from runner.work import Left, Work, ours, settle
 
 REFUSED = Unreachable("POST /run of endpoint 'ep': no connection to api.runpod.ai:443: connection refused")
 TOLD = '{"error_type": "<class \'ValueError\'>", "error_message": "no horse", "error_traceback": "Traceback ..."}'
@@ -40,7 +42,7 @@ async def test_an_intent_is_durable_before_the_request_leaves_and_the_id_is_told
         pytest.param(
             Play(output=MISSING),
             "completed_without_output",
-            (None, "RunPod says COMPLETED and gives no error", None),
+            (None, "RunPod says COMPLETED and gives no output", None),
             id="no output",
         ),
         pytest.param(Play(failure="bad"), "failed", (None, "bad", None), id="COMPLETED with an error beside it"),
@@ -463,7 +465,8 @@ async def test_cancelling_our_own_task_leaves_the_job_alone(at_s: float) -> None
         await task
     assert scene.clock.elapsed_s == at_s, "and it ends at once"
     assert scene.runpod.cancelled == []
-    assert not [words for words in scene.history if words.startswith(("CancelDecided", "Withdrawn"))]
+    assert not [words for words in scene.history if words.startswith("CancelDecided")]
+    assert ("Withdrawn 1" in scene.history) == (not scene.runpod.asked), "an intent that never left is taken back"
 
 
 @in_virtual_time
@@ -503,7 +506,7 @@ async def test_timeouts_run_counts_from_the_first_attempt_also_after_a_restart()
 async def test_a_job_that_runpod_lost_or_that_can_t_be_read_ends_the_attempt() -> None:
     """The outcome says that it was not the handler's fault."""
     scene = Scene()
-    known = replace(KNOWN, submitted_at=EPOCH - 3600, destination=Destination("sdxl", "https://api", "ep"))
+    known = replace(KNOWN, submitted_at=EPOCH - 600, destination=Destination("sdxl", "https://api", "ep"))
     said = "RunPod no longer knows job job-1 (404 twice)"
     assert await scene.attempt(known).make() == ours(Outcome.LOST, said)
     scene.runpod.will_say("status-sync", Unreadable("HTTP 200 with an answer that is not JSON", detail="\ufffd"))
@@ -529,3 +532,109 @@ def test_a_settled_run_says_what_its_last_attempt_came_to() -> None:
     assert b'"outcome":"rejected"' in event.line
     assert b'"job_id":"job-2"' in event.line
     assert settle(Work(a_run()), None, now=EPOCH).state is State.SKIPPED
+
+
+# Mode sync
+
+
+@in_virtual_time
+async def test_a_short_job_of_mode_sync_takes_one_request() -> None:
+    """The answer to the submit is the result, and its id is on record all the same."""
+    scene = Scene(mode="sync")
+    ending = await scene.attempt().make()
+    assert ending == Ending(Outcome.COMPLETED, "ok", None, "COMPLETED", "w-1")
+    assert scene.history == ["Intended 1", "runsync", "Accepted job-1"]
+
+
+@in_virtual_time
+async def test_a_long_job_of_mode_sync_is_followed_as_soon_as_its_id_is_known() -> None:
+    """Nobody has the id before the answer, so /runsync is held for ten seconds only."""
+    scene = Scene(mode="sync")
+    scene.runpod.will_play(Play(takes_s=60.0))
+    assert await scene.attempt().make() == Ending(Outcome.COMPLETED, "ok", None, "COMPLETED", "w-1")
+    assert scene.history == ["Intended 1", "runsync", "Accepted job-1"] + ["status-sync job-1"] * 3
+    assert scene.runpod.calls["status-sync"] == [1010.01, 1030.01, 1050.01]
+
+
+@in_virtual_time
+async def test_a_job_of_runsync_is_looked_at_every_20_seconds_whatever_poll_says() -> None:
+    """Its result is kept for one minute."""
+    scene = Scene(mode="sync", looks=Looks(200.0, 300.0))
+    scene.endpoint.can_hold = False
+    scene.runpod.will_play(Play(takes_s=100.0))
+    await scene.attempt().make()
+    looks = scene.runpod.calls["status"]
+    assert max(b - a for a, b in pairwise(looks)) == 20.0
+
+
+@in_virtual_time
+async def test_an_interrupt_does_not_cut_a_held_submit_off() -> None:
+    """Its answer has the job's id."""
+    scene = Scene(mode="sync")
+    scene.runpod.will_play(Play(takes_s=5.0))
+    scene.after(1.0, scene.switch.cancel, Reason.CANCEL)
+    assert isinstance(await scene.attempt().make(), Ending)
+    assert "Accepted job-1" in scene.history
+    assert scene.runpod.cancelled == []
+
+
+@in_virtual_time
+async def test_an_answer_that_is_too_large_was_paid_for() -> None:
+    """It is no refusal of the submit: the job ran."""
+    scene = Scene(mode="sync")
+    scene.runpod.will_play(Play(error=TooLarge("HTTP 200 with an answer over 256 MiB", status=200)))
+    attempt = scene.attempt()
+    ending = await attempt.make()
+    assert isinstance(ending, Ending)
+    assert (ending.outcome, attempt.work.attempts) == (Outcome.TOO_LARGE, 1)
+    assert scene.history == ["Intended 1", "runsync"]
+
+
+# What an endpoint must have first, and answers that nobody can read
+
+
+@in_virtual_time
+async def test_nothing_is_submitted_before_the_endpoint_is_opened() -> None:
+    """health.require: until then no run's time counts either."""
+    scene = Scene(run_timeout_s=50.0)
+    scene.endpoint.opened.clear()
+    scene.after(100.0, scene.endpoint.opened.set)
+    ending = await scene.attempt().make()
+    assert isinstance(ending, Ending)
+    assert (ending.outcome, scene.runpod.calls["run"]) == (Outcome.COMPLETED, [1100.01])
+
+
+@in_virtual_time
+async def test_an_interrupt_ends_the_wait_for_an_endpoint() -> None:
+    """The run is as it was."""
+    scene = Scene()
+    scene.endpoint.opened.clear()
+    scene.after(1.0, scene.switch.close, Reason.INTERRUPT)
+    attempt = scene.attempt()
+    assert await attempt.make() is Left.LEFT
+    assert attempt.work == Work(a_run())
+
+
+@in_virtual_time
+async def test_a_job_of_an_earlier_process_is_followed_before_the_endpoint_is_opened() -> None:
+    """Its result is kept for half an hour only."""
+    scene = Scene()
+    scene.endpoint.opened.clear()
+    scene.runpod.add_job("job-1", Play())
+    assert isinstance(await scene.attempt(KNOWN).make(), Ending)
+
+
+@in_virtual_time
+async def test_an_answer_that_nobody_can_read_is_kept_as_a_file() -> None:
+    """It was paid for, and a person may still make something of it."""
+    scene = Scene()
+    html = Unreadable("HTTP 200 with an answer that is not JSON", status=200, detail="<html>", body=b"<html>")
+    scene.runpod.will_say("status-sync", html)
+    ending = await scene.attempt().make()
+    assert isinstance(ending, Ending)
+    assert ending.outcome is Outcome.UNREADABLE
+    assert ending.error is not None
+    assert ending.error["message"] == (
+        "HTTP 200 with an answer that is not JSON: <html> (kept as unreadable/photos-0.1.bin)"
+    )
+    assert scene.received.unreadable == {("photos-0", 1): b"<html>"}

@@ -1,6 +1,7 @@
 """The batch folder: where it is, its lock, its files."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -232,6 +233,26 @@ def test_a_holder_of_another_user_is_alive(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(os, "kill", kill)
         assert batch.holder_is_alive(tmp_path)
         (tmp_path / ".lock").write_text('{"pid": 1, "host": "elsewhere", "since": ""}')
+        assert not batch.holder_is_alive(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nobody says when a process began")
+def test_a_number_that_another_process_has_by_now_is_no_holder(tmp_path: Path) -> None:
+    """A container that is started anew gives the same numbers to other processes; who waits would wait for ever."""
+    with batch.lock(tmp_path, now=NOW):
+        told = json.loads((tmp_path / ".lock").read_bytes())
+        (tmp_path / ".lock").write_text(json.dumps(told | {"began": "1"}))
+        assert not batch.holder_is_alive(tmp_path)
+        (tmp_path / ".lock").write_text(json.dumps({name: told[name] for name in ("pid", "host")}))
+        assert batch.holder_is_alive(tmp_path)
+
+
+def test_a_holder_that_is_dead_and_not_yet_buried_is_no_holder(tmp_path: Path) -> None:
+    """Where nothing buries the dead, as in many containers, it would hold the batch for ever."""
+    with holder(tmp_path) as process:
+        said(process)
+        os.kill(process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert not batch.holder_is_alive(tmp_path)
 
 

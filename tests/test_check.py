@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from job_files import opened, write
 
-from runner import spec
-from runner.check import not_run, open_job_file
+from runner.check import open_job_file
 from runner.errors import JobFileError, RunnerError, UsageError
 from runner.plan import make_plan
 from runner.render import RenderError
@@ -156,7 +155,7 @@ def test_a_webhook_is_a_url_as_far_as_it_is_known(tmp_path: Path, webhook: str, 
     if good:
         open_job_file(path, env=env)
         return
-    with pytest.raises(JobFileError, match="expected an http or https URL") as raised:
+    with pytest.raises(JobFileError, match="http or https URL") as raised:
         open_job_file(path, env=env)
     assert "CANARY" not in raised.value.render()
 
@@ -269,25 +268,6 @@ def test_an_artifact_without_its_part_of_the_output_says_what_is_missing(tmp_pat
     assert raised.value.message == "there is no 'image' here; known: 'error'"
 
 
-def test_what_run_does_not_act_on_yet_is_told_for_chosen_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is accepted and does nothing is the worst of all."""
-    table = {"": ("thresholds",), "jobs.*": ("poll",), "values of jobs.*.mode": ("sync",)}
-    monkeypatch.setattr(spec, "NOT_RUN", table)
-    job = {"endpoint": "local", "input": 1}
-    jobs = {"one": job | {"poll": {"min": "1s"}}, "two": job | {"mode": "sync"}, "three": job}
-    job_file = open_job_file(write(tmp_path, {}, jobs=jobs, thresholds={"failed": "< 1%"}), env={})
-    thresholds = "'thresholds' is checked, but 'run' does not support it yet"
-    poll = "'poll' is checked, but 'run' does not support it yet"
-    sync = "mode 'sync' is checked, but 'run' does not support it yet"
-    assert [problem.message for problem in not_run(job_file)] == [poll, sync, thresholds]
-    assert [problem.message for problem in not_run(job_file, ["two"])] == [sync, thresholds]
-    assert [problem.message for problem in not_run(job_file, ["three"])] == [thresholds]
-    monkeypatch.setattr(spec, "NOT_RUN", {})
-    assert not_run(job_file) == []
-    with pytest.raises(UsageError):
-        not_run(job_file, ["four"])
-
-
 REMOTE: dict[str, Any] = {
     "endpoints": {"a": {"id": "${A_ID}"}, "b": {"id": "${B_ID}"}, "local": {"handler": "echo.py:handler"}}
 }
@@ -371,6 +351,38 @@ def test_times_that_can_hardly_be_meant_are_warned_of(tmp_path: Path, timeouts: 
     """They are valid, and cancel jobs that are paid for."""
     found = opened(tmp_path, {"policy": {"execution_timeout": "5m"}, "timeouts": timeouts}).warnings
     assert [warning.message[: len(words)] for warning in found] == [words]
+
+
+INPUT_WITH_VARIABLES = """\
+version: 1
+name: t
+endpoints: {local: {handler: "echo.py:handler"}}
+jobs:
+  only:
+    endpoint: local
+    input:
+      model: ${MODEL}
+      list: ["$${SIZE} a ${MODEL:-sdxl}, ${SIZE}", {key: "{{ '${API_KEY}' }}"}]
+      "${NAME}": "$${LITERAL} $5 ${} {{ vars.x | default('$') }}{x}"
+"""
+
+
+def test_a_variable_in_an_input_is_warned_of_for_it_stays_a_text(tmp_path: Path) -> None:
+    """The handler would get `${MODEL}` in all innocence, a thousand times, paid for."""
+    warnings = open_job_file(write(tmp_path, {}, text=INPUT_WITH_VARIABLES), env={"MODEL": "x"}).warnings
+    assert [(one.line, one.column, one.message, one.fix) for one in warnings] == [
+        (line, column, f"'${{{name}}}' is not replaced in 'input': the handler gets it as it is written", fix)
+        for line, column, name, fix in [
+            (8, 14, "MODEL", "declare it under vars, as model: ${MODEL}, and write {{ vars.model }}"),
+            (9, 26, "MODEL", "declare it under vars, as model: ${MODEL}, and write {{ vars.model }}"),
+            (9, 42, "SIZE", "declare it under vars, as size: ${SIZE}, and write {{ vars.size }}"),
+            (
+                *(9, 63, "API_KEY"),
+                "a secret can't be part of an input, which is recorded: set it in the endpoint's environment",
+            ),
+        ]
+    ]
+    assert all(one.warning for one in warnings)
 
 
 @pytest.mark.parametrize(

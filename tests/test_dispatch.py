@@ -5,18 +5,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fakes import EPOCH, FakeRunPod, Play, Scene, a_run, an_endpoint, http, in_virtual_time, not_found
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.attempt import Work, ours
+from runner.artifacts import Artifacts
+from runner.check import Templates
 from runner.dispatch import Feed, Lanes, dispatch
 from runner.endpoint import LiveEndpoint
 from runner.errors import AnswerLost, RecordError, Unreachable, UsageError
 from runner.events import Accepted, CancelDecided, Destination, Ended, Event, Intended, Settled, Withdrawn
+from runner.judge import StopAt
+from runner.outputs import Outputs
 from runner.payload import RUN_BODY_BYTES
 from runner.policy import RetryPolicy
 from runner.runs import Run
@@ -24,7 +27,11 @@ from runner.states import MOVES, RETRYABLE, Outcome, State
 from runner.stop import Reason, Switch
 from runner.tally import JobTally
 from runner.units import Rate
+from runner.values import parse
+from runner.work import Work, ours
 
+NOTHING_MORE = Outputs(Templates(input=lambda _scope: None, where=None), {}, cast(Artifacts, None), loopback=False)
+NO_LIMIT = StopAt()
 ONCE = RetryPolicy(1, (), 1.0, 60.0)
 CRASHED = Play(status="FAILED", failure="job timed out after 1 retries")
 LOST_ANSWER = Play(error=AnswerLost("no answer within 30s"), accepted=True)
@@ -50,19 +57,24 @@ def job(
     elsewhere: Mapping[Destination, LiveEndpoint] | None = None,
     switch: Switch | None = None,
     tally: JobTally | None = None,
+    stop_at: StopAt = NO_LIMIT,
 ) -> Lanes:
     """One job's lanes; by default they use the scene's endpoint and switch."""
     switch = switch or scene.switch
     return Lanes(
+        name="photos",
         feed=Feed(runs, first, known=known.__contains__, switch=switch, clock=scene.clock),
         width=width,
         terms=scene.terms,
         retry=retry,
         resubmit=resubmit,
+        stop_at=stop_at,
         timeout_s=timeout_s,
         endpoint=endpoint or scene.endpoint,
         elsewhere=elsewhere or {},
         recorder=scene.recorder,
+        received=scene.received,
+        outputs=NOTHING_MORE,
         clock=scene.clock,
         switch=switch,
         tally=tally or JobTally(planned),
@@ -183,6 +195,27 @@ async def test_a_lost_answer_is_a_matter_of_its_own_policy(
     [settled] = scene.recorder.settled.values()
     assert (len(scene.runpod.jobs), settled.attempts) == (submits, submits)
     assert ended(scene) == {end: 1}
+
+
+@in_virtual_time
+async def test_a_lost_answer_is_resubmitted_ever_less_often() -> None:
+    """An hour in which RunPod answers nothing but 502 must not be an hour of a paid job a second."""
+    scene = Scene()
+    scene.runpod.will_play(*[LOST_ANSWER] * 5, Play())
+    await dispatch([job(scene, plan(1), retry=RetryPolicy(1, RETRYABLE, 2.0, 10.0), resubmit=True)])
+    sent = scene.runpod.calls["run"]
+    assert [round(after - before, 1) for before, after in itertools.pairwise(sent)] == [1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+@in_virtual_time
+async def test_what_was_never_accepted_is_not_tried_again_though_the_calendar_steps_back() -> None:
+    """There is no attempt of it that the ledger could end."""
+    scene = Scene(run_timeout_s=10.0)
+    scene.runpod.will_say("run", http(429))
+    scene.after(3.0, setattr, scene.clock, "stepped_s", -3600.0)
+    await dispatch([job(scene, plan(1), retry=RetryPolicy(3, RETRYABLE, 1.0, 60.0))])
+    assert ended(scene) == {"failed timed_out": 1}
+    assert not [words for words in scene.history if words.startswith("Ended")]
 
 
 @in_virtual_time
@@ -455,6 +488,33 @@ async def test_an_endpoint_of_before_that_is_gone_does_not_stop_the_job() -> Non
     assert lanes.switch.reason is None
 
 
+@in_virtual_time
+async def test_known_jobs_have_their_places_before_a_lane_of_any_job_takes_one() -> None:
+    """Else the jobs of a resumed batch would together pass the concurrency of the endpoint they share."""
+    scene = Scene(concurrency=2)
+    works = []
+    for number in range(2):
+        scene.runpod.add_job(f"job-{number}", Play(takes_s=10.0))
+        works.append(Work(a_run(number), attempts=1, job_id=f"job-{number}", submitted_at=EPOCH, first_at=EPOCH))
+    await dispatch([job(scene, plan(4), width=4), job(scene, plan(0), first=works)])
+    assert min(scene.runpod.calls["run"]) >= 1010.0
+
+
+@in_virtual_time
+async def test_every_known_job_is_looked_at_at_once_and_counts_as_in_flight() -> None:
+    """Results are kept for half an hour; that the concurrency was lowered since doesn't take a job out of flight."""
+    scene = Scene(concurrency=2)
+    works = []
+    for number in range(20):
+        scene.runpod.add_job(f"job-{number}", Play(takes_s=10.0 + number))
+        works.append(Work(a_run(number), attempts=1, job_id=f"job-{number}", submitted_at=EPOCH, first_at=EPOCH))
+    known = frozenset(work.run.key for work in works)
+    await dispatch([job(scene, plan(22), planned=22, width=2, first=works, known=known)])
+    assert scene.runpod.calls["status-sync"][:20] == [1000.0] * 20
+    assert scene.runpod.calls["run"] == [1028.02, 1029.02], "when the 19th and the 20th of them had ended"
+    assert ended(scene) == {"succeeded completed": 22}
+
+
 @pytest.mark.parametrize(
     ("reason", "followed"), [(Reason.REFUSED, True), (Reason.CANCEL, True), (Reason.INTERRUPT, False)]
 )
@@ -675,3 +735,61 @@ def allowed_submits(scene: Scene, attempts: int, *, resubmit: bool) -> None:
         assert count <= attempts + lost[key]
         assert ended_[key] < attempts
         assert resubmit or not lost[key]
+
+
+# stop_when
+
+
+@in_virtual_time
+async def test_stop_when_starts_nothing_more_and_lets_what_runs_end() -> None:
+    """A model that fails on everything must not be paid for a million times."""
+    scene = Scene()
+    scene.runpod.play = lambda given: Play(
+        status="FAILED" if given["n"] < 3 else "COMPLETED",
+        failure="bad" if given["n"] < 3 else None,
+        takes_s=1.0 if given["n"] < 3 else 10.0,
+    )
+    tally = JobTally(20)
+    lanes = job(scene, plan(20), planned=20, width=5, stop_at=StopAt(failed_count=3), tally=tally)
+    await dispatch([lanes])
+    assert ended(scene) == {"failed failed": 3, "succeeded completed": 4, "skipped None": 13}
+    assert lanes.stopped_because == "stop_when: 3 of 20 runs failed (limit 3)"
+    assert tally.pending == 0
+
+
+@in_virtual_time
+async def test_a_batch_that_is_stopped_tries_nothing_again() -> None:
+    """A run that waits for its second attempt settles as its first one ended, with the id of its job."""
+    scene = Scene()
+    scene.runpod.play = lambda given: CRASHED if given["n"] == 0 else Play(status="FAILED", failure="bad", takes_s=5.0)
+    retry = RetryPolicy(2, (Outcome.CRASHED,), 60.0, 60.0)
+    lanes = job(scene, plan(2), planned=2, width=2, retry=retry, stop_at=StopAt(failed_count=1))
+    await dispatch([lanes])
+    assert ended(scene) == {"failed failed": 1, "failed crashed": 1}
+    assert {parse(one.line)["job_id"] for one in scene.recorder.settled.values()} == {"job-1", "job-2"}
+
+
+@in_virtual_time
+async def test_money_spent_stops_a_job_with_a_reserve_for_what_runs() -> None:
+    """Execution time at the file's rate is a lower bound of the bill."""
+    scene = Scene()
+    scene.runpod.play = lambda given: Play(execution_time_ms=1000)
+    stop_at = StopAt(cost_usd=10.0, usd_per_s=1.0)
+    lanes = job(scene, plan(100), planned=100, width=2, stop_at=stop_at)
+    await dispatch([lanes])
+    assert ended(scene)["succeeded completed"] in (9, 10)
+    assert lanes.stopped_because is not None
+    assert lanes.stopped_because.startswith("stop_when: ")
+
+
+@in_virtual_time
+async def test_runner_cancel_ends_what_runs_and_skips_the_rest() -> None:
+    """Nothing of the batch is left at RunPod, and every run has a line."""
+    scene = Scene()
+    scene.runpod.play = lambda given: Play(takes_s=1000.0)
+    lanes = job(scene, plan(8), planned=8, width=3)
+    scene.after(5.0, scene.switch.cancel, Reason.ABANDON)
+    await dispatch([lanes])
+    assert ended(scene) == {"cancelled cancelled": 3, "skipped None": 5}
+    assert sorted(scene.runpod.cancelled) == ["job-1", "job-2", "job-3"]
+    assert lanes.stopped_because == "cancelled by 'runner cancel'"

@@ -158,3 +158,14 @@ def test_only_inputs_read_files(tmp_path: Path) -> None:
     """An expression that reads files would read them again for every row that is counted."""
     with pytest.raises(JobFileError, match="'file_base64' is for 'input' only"):
         opened(tmp_path, {"rows": {"inline": [{"a": 1}], "where": "('a' | file_base64) == 'x'"}})
+
+
+def test_a_ledger_keeps_which_texts_came_from_files() -> None:
+    """So that a resumed run's line has the reference, and not the megabytes."""
+    text = FileText.of("aGk=", file="a.png", sha256="0" * 64)
+    value = {"images": ["x", text], "mask": text, "n": 1}
+    known = files.marks(value)
+    assert known == [[["images", 1], "a.png", "0" * 64], [["mask"], "a.png", "0" * 64]]
+    again = files.marked({"images": ["x", "aGk="], "mask": "aGk=", "n": 1}, known)
+    assert files.shown(again) == files.shown(value)
+    assert files.shown(files.marked("aGk=", files.marks(text))) == {"file": "a.png", "sha256": "0" * 64}

@@ -158,7 +158,7 @@ async def test_only_the_four_final_words_are_final() -> None:
 
 @pytest.mark.parametrize(
     ("age_s", "lasts_s"),
-    [pytest.param(0.0, 10.0, id="just submitted"), pytest.param(3600.0, 1.0, id="an hour ago")],
+    [pytest.param(0.0, 11.0, id="just submitted"), pytest.param(600.0, 1.0, id="ten minutes ago")],
 )
 @in_virtual_time
 async def test_a_404_means_lost_only_after_the_grace_and_a_second_look(age_s: float, lasts_s: float) -> None:
@@ -171,13 +171,32 @@ async def test_a_404_means_lost_only_after_the_grace_and_a_second_look(age_s: fl
 
 
 @in_virtual_time
+async def test_a_404_that_takes_long_to_come_speaks_of_when_it_was_asked_for() -> None:
+    """A job that was not visible yet must not be lost, and paid for again, for an answer's long way."""
+    scene = Scene()
+    scene.endpoint.can_hold = False
+    scene.runpod.will_say("status", *[After(8.0, not_found())] * 3, DONE)
+    assert await follow(scene).until_final() == DONE
+
+
+@in_virtual_time
+async def test_a_step_of_the_calendar_does_not_take_the_grace_away() -> None:
+    """A machine may set its clock in the middle of a batch."""
+    scene = Scene()
+    scene.endpoint.can_hold = False
+    scene.runpod.will_say("status", not_found(), not_found(), not_found(), DONE)
+    following = follow(scene)
+    scene.clock.stepped_s = 3600.0
+    assert await following.until_final() == DONE
+
+
+@in_virtual_time
 async def test_a_job_that_shows_up_after_404s_is_followed() -> None:
     """Looks count in a row: one good answer, and the job is there."""
     scene = Scene()
     scene.endpoint.can_hold = False
     scene.runpod.will_say("status", not_found(), RUNNING, not_found(), RUNNING, not_found(), DONE)
     assert await follow(scene, age_s=60.0).until_final() == DONE
-    assert "health" not in scene.history
 
 
 @pytest.mark.parametrize("error", [http(404), http(401), http(402)], ids=["404", "401", "402"])
@@ -208,12 +227,32 @@ async def test_nothing_is_lost_while_nobody_can_say_whether_the_endpoint_is_know
 
 
 @in_virtual_time
+async def test_an_endpoint_that_was_unknown_for_a_moment_costs_no_result() -> None:
+    """Each of the two looks must be borne out by /health: the first was of that moment, the second finds the job."""
+    scene = Scene()
+    scene.endpoint.can_hold = False
+    scene.runpod.will_say("status", not_found(), DONE)
+    assert await follow(scene, age_s=60.0).until_final() == DONE
+    assert scene.history == ["status job-1", "health", "status job-1"]
+
+
+@in_virtual_time
+async def test_an_answer_of_health_from_before_the_look_does_not_count() -> None:
+    """The endpoint may have gone since, and its jobs with it: none of them is to be settled for that."""
+    scene = Scene()
+    assert isinstance(await follow(scene, age_s=60.0).until_final(), Vanished)
+    scene.runpod.will_say("health", http(404))
+    with pytest.raises(EndpointRefused):
+        await follow(scene, "job-2", age_s=60.0).until_final()
+
+
+@in_virtual_time
 async def test_one_answer_of_health_serves_all_jobs_that_are_missing() -> None:
     """A purged queue makes hundreds of jobs unknown at once, and /health has a rate of its own."""
     scene = Scene()
     found = await asyncio.gather(*(follow(scene, f"job-{n}", age_s=60.0).until_final() for n in range(100)))
     assert {one.outcome for one in found if isinstance(one, Vanished)} == {Outcome.LOST}
-    assert scene.history.count("health") == 1
+    assert scene.history.count("health") == 2, "one after each of the two looks"
 
 
 @in_virtual_time
@@ -267,3 +306,21 @@ async def test_cancelling_the_wait_gives_everything_back(trouble: Any) -> None:
         await task
     assert not scene.endpoint.held.locked()
     assert scene.runpod.cancelled == []
+
+
+@pytest.mark.parametrize(
+    ("age_s", "why"),
+    [
+        pytest.param(60.0, "404 twice", id="no reason is known"),
+        pytest.param(
+            2520.0, "nobody looked at it for 42m01s, and a result is kept for 30m", id="a laptop that was asleep"
+        ),
+        pytest.param(90_000.0, "its ttl of 1d is over", id="a ttl that is over"),
+    ],
+)
+@in_virtual_time
+async def test_a_lost_job_is_told_with_what_may_have_become_of_it(age_s: float, why: str) -> None:
+    """RunPod answers 404 for five reasons; a result that expired unseen was paid for, and is called that."""
+    scene = Scene()
+    found = await follow(scene, age_s=age_s).until_final()
+    assert found == Vanished(Outcome.LOST, f"RunPod no longer knows job job-1 ({why})")

@@ -3,7 +3,7 @@
 import pytest
 
 from runner.events import Sampled
-from runner.health import diagnosis
+from runner.health import PAUSED, diagnosis, is_calm, workers_up
 from runner.values import JsonObject
 
 
@@ -12,6 +12,7 @@ from runner.values import JsonObject
     [
         ({}, {}, "idle: nothing waits and nothing runs"),
         ({"inQueue": 0, "completed": 9}, {"idle": 3, "ready": 3}, "idle: nothing waits and nothing runs"),
+        ({"inQueue": 0, "inProgress": 0}, {"running": 3}, "idle: nothing waits and nothing runs"),
         ({"inQueue": 0}, {"running": 2}, "working: 2 workers busy, nothing waits"),
         ({"inProgress": 1}, {}, "working: 1 worker busy, nothing waits"),
         (
@@ -35,6 +36,11 @@ from runner.values import JsonObject
             {"throttled": 2, "initializing": 1},
             "throttled: 3 jobs waiting, 2 workers without a free GPU; allow more GPU types or regions",
         ),
+        (
+            {"inQueue": 1, "inProgress": 0},
+            {"running": 1, "ready": 0},
+            "stalled: 1 job waiting, 1 worker up that took none; if that lasts, see the workers' logs",
+        ),
         ({"inQueue": 1}, {"initializing": 2}, "cold start: 1 job waiting, 2 workers starting"),
         (
             {"inQueue": 5},
@@ -55,6 +61,40 @@ def test_a_failed_look_tells_why() -> None:
     """Its counters are unknown, not zero."""
     looked = Sampled("sdxl", 1.0, {}, {}, "RunPod answered HTTP 500")
     assert diagnosis(looked) == "can't be told: RunPod answered HTTP 500"
+
+
+def test_a_paused_endpoint_is_called_so() -> None:
+    """Its 409 is no outage: somebody set its max workers to 0."""
+    assert diagnosis(Sampled("sdxl", 1.0, {}, {}, PAUSED)) == (
+        "paused: it allows no workers; set its max workers above 0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "up"),
+    [
+        ({"idle": 2, "initializing": 1, "ready": 2, "running": 1, "throttled": 1, "unhealthy": 0}, 3),
+        ({"idle": 1, "initializing": 1, "ready": 1, "running": 3, "throttled": 0, "unhealthy": 0}, 4),
+        ({"idle": 0, "initializing": 2, "ready": 0, "running": 3, "throttled": 0, "unhealthy": 0}, 3),
+        ({"idle": 0, "initializing": 1, "ready": 1, "running": 3, "throttled": 0, "unhealthy": 0}, 4),
+        ({"idle": 1, "running": 2}, 3),
+        ({"ready": 2}, 2),
+        ({"initializing": 4, "throttled": 1, "idle": 0}, 0),
+        ({"initializing": 4}, None),
+        ({}, None),
+    ],
+)
+def test_a_worker_that_is_ready_and_idle_counts_once(workers: dict[str, int], up: int | None) -> None:
+    """The first three are answers of one live endpoint that had three workers, then four, then three up."""
+    assert workers_up(workers) == up
+
+
+def test_a_diagnosis_asks_for_something_or_is_calm() -> None:
+    """The summary shows those alone that somebody can act on."""
+    calm = [diagnosis(None), diagnosis(Sampled("a", 1.0, {}, {})), diagnosis(Sampled("a", 1.0, {}, {"running": 1}))]
+    assert all(map(is_calm, calm))
+    assert not is_calm(diagnosis(Sampled("a", 1.0, {"inQueue": 1}, {})))
+    assert not is_calm(diagnosis(Sampled("a", 1.0, {}, {}, "HTTP 500")))
 
 
 def test_no_look_is_no_idleness() -> None:

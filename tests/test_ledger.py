@@ -274,6 +274,60 @@ def test_percentiles_are_nearest_rank(values: list[int], ranks: list[int]) -> No
         assert ledger.percentiles("photos", "delay_time_ms", ranks) == [None for _ in ranks]
 
 
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50)), max_size=60), st.integers(1, 100))
+def test_the_times_of_all_jobs_are_taken_together(values: list[tuple[str, int]], rank: int) -> None:
+    """A threshold is of the batch, and percentiles of its jobs can't be put together afterwards."""
+    with tempfile.TemporaryDirectory() as folder, Ledger.create(Path(folder) / "ledger.sqlite") as ledger:
+        unsynced(ledger)
+        for number, (job, value) in enumerate(values):
+            tell(ledger, a_settled(a_run(f"k{number}", job), 0, an_ending(execution_time_ms=value)))
+        tell(ledger, a_settled(a_run("unknown"), 0))
+        times = [value for _, value in values]
+        expected = [nearest_rank(times, rank)] if times else [None]
+        assert ledger.percentiles(None, "execution_time_ms", [rank]) == expected
+        assert ledger.mean(None, "execution_time_ms") == (sum(times) / len(times) if times else None)
+        of_a = [value for job, value in values if job == "a"]
+        assert ledger.mean("a", "execution_time_ms") == (sum(of_a) / len(of_a) if of_a else None)
+        assert ledger.mean(None, "delay_time_ms") is None
+
+
+def test_what_was_spent_is_told_by_job(ledger: Ledger) -> None:
+    """A money limit goes on from there after a resume; an attempt without a time cost nothing that is known."""
+    one, other, third = a_run("k1"), a_run("k2", "captions"), a_run("k3")
+    assert ledger.spent() == {}
+    tell(ledger, intended(one), ended(one, ending=an_ending(Outcome.CRASHED, execution_time_ms=70)))
+    tell(ledger, intended(one, 2), ended(one, 2, ending=an_ending(Outcome.CRASHED, execution_time_ms=0)))
+    tell(ledger, intended(one, 3), a_settled(one, 3, an_ending(execution_time_ms=5)))
+    tell(ledger, intended(other), a_settled(other, 1, an_ending(execution_time_ms=9)))
+    tell(ledger, intended(third), a_settled(third, 1))
+    assert ledger.spent() == {"photos": (3, 75), "captions": (1, 9)}
+
+
+def test_a_run_that_was_tried_again_counts_once(ledger: Ledger) -> None:
+    """However often; a retry that was surely not accepted is none."""
+    for number, attempts in enumerate((1, 2, 4)):
+        run = a_run(f"k{number}", "ab"[number % 2])
+        for attempt in range(1, attempts):
+            tell(ledger, intended(run, attempt), ended(run, attempt))
+        tell(ledger, intended(run, attempts), a_settled(run, attempts))
+    withdrawn = a_run("k3")
+    tell(ledger, intended(withdrawn), ended(withdrawn), intended(withdrawn, 2), Withdrawn("k3", 2))
+    assert ledger.tried_again() == 2
+
+
+def test_an_error_is_told_with_its_type(ledger: Ledger) -> None:
+    """Unless the message begins with it, as some handlers write it themselves."""
+    errors = [("KeyError", "'nope'"), ("ValueError", "ValueError: no"), (None, "gone"), ("Empty", "")]
+    for number, (kind, message) in enumerate(errors):
+        failed = an_ending(Outcome.FAILED, error=error(message) | {"type": kind})
+        tell(ledger, a_settled(a_run(f"k{number}"), 0, failed))
+    tell(ledger, a_settled(a_run("long"), 0, an_ending(Outcome.FAILED, error=error("x" * 999) | {"type": "E"})))
+    assert ledger.errors("photos") == [
+        *((text, 1) for text in ("E: " + "x" * 997, "Empty", "KeyError: 'nope'", "ValueError: no", "gone")),
+    ]
+
+
 # Two processes, and bad files
 
 
@@ -376,7 +430,7 @@ def test_a_foreign_version_is_refused(path: Path, version: int) -> None:
     with pytest.raises(UsageError) as caught:
         Ledger.open(path)
     assert caught.value.render() == (
-        f"error: {path} is no ledger that this version reads: its format is {version}, and 1 is wanted\n"
+        f"error: {path} is no ledger that this version reads: its format is {version}, and 2 is wanted\n"
         "  help: use the runner that wrote it, manifest.json beside it names the version; --fresh starts a new batch"
     )
 
@@ -398,6 +452,10 @@ QUESTIONS = {
     "execution time": "SELECT count(*) FROM runs WHERE job = ? AND execution_time_ms IS NOT NULL",
     "total": "SELECT total(execution_time_ms) FROM attempts WHERE job = ? AND execution_time_ms IS NOT NULL",
     "retried": "SELECT count(*) FROM attempts WHERE job = ? AND attempt > 1",
+    "total by job": "SELECT job, count(*), total(execution_time_ms) FROM attempts"
+    " WHERE execution_time_ms IS NOT NULL GROUP BY job",
+    "tried again": "SELECT count(*) FROM attempts WHERE attempt > 1 AND attempt = 2",
+    "mean of all": "SELECT count(*), total(delay_time_ms) FROM runs WHERE delay_time_ms IS NOT NULL",
     "errors": "SELECT message, count(*) FROM runs WHERE job = ? AND message IS NOT NULL GROUP BY message",
 }
 

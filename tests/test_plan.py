@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import tracemalloc
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -303,6 +304,15 @@ def test_bad_rows_are_told_with_their_lines_up_to_a_point(tmp_path: Path) -> Non
         make_plan(opened(tmp_path, {"rows": {"file": "a.csv"}}))
     assert [problem.line for problem in raised.value.problems] == list(range(2, 22))
     assert raised.value.problems[0].file == str(tmp_path / "a.csv")
+
+
+def test_a_file_that_cannot_be_read_on_is_closed(tmp_path: Path) -> None:
+    """Whoever keeps the error, such as a notebook, must not keep the file open with it."""
+    (tmp_path / "a.csv").write_text("a,a\n1,2\n")
+    with pytest.raises(JobFileError) as raised:
+        make_plan(opened(tmp_path, {"rows": {"file": "a.csv"}}))
+    held = [path for path in Path("/proc/self/fd").iterdir() if os.path.realpath(path) == str(tmp_path / "a.csv")]
+    assert (raised.value.problems[0].message, held) == ("column 'a' is there twice", [])
 
 
 def test_problems_of_all_jobs_are_told_at_once(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.answers import RemoteJob
-from runner.policy import RetryPolicy, backoff_s, look_wait_s, outcome
+from runner.policy import Looks, RetryPolicy, backoff_s, outcome
 from runner.states import RETRYABLE, Outcome
 from runner.values import MISSING, JsonValue
 
@@ -83,6 +83,6 @@ def test_waits_stay_between_half_and_the_whole_of_the_cap(
 
 def test_looks_become_rarer_up_to_five_seconds() -> None:
     """Short jobs are seen soon, long ones don't eat the rate."""
-    waits = [look_wait_s(looks) for looks in range(12)]
+    waits = [Looks().wait_s(looks) for looks in range(12)]
     assert waits == sorted(waits)
-    assert (waits[0], waits[-1], look_wait_s(10**9)) == (0.25, 5.0, 5.0)
+    assert (waits[0], waits[-1], Looks().wait_s(10**9)) == (0.25, 5.0, 5.0)

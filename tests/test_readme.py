@@ -33,7 +33,7 @@ def test_what_a_job_can_say_is_what_it_can_say(tmp_path: Path) -> None:
     """Every key shown is one that works."""
     whole = "version: 1\nname: photos\nvars: {style: ink}\n" + block("yaml", "endpoints:") + block("yaml", "jobs:")
     write(tmp_path, {"photos.yaml": whole, "data/prompts.csv": "prompt,lang\na horse,en\nein Pferd,de\n"})
-    env = {"SDXL_ENDPOINT_ID": "abc", "RUNPOD_API_KEY": "key-of-nobody"}
+    env = {"SDXL_ENDPOINT_ID": "abc", "RUNPOD_API_KEY": "key-of-nobody", "HOOK_URL": "https://example.com/hook"}
     ran = runner("validate", "--strict", "photos.yaml", cwd=tmp_path, env=env)
     assert (ran.code, ran.out, ran.err) == (0, "photos.yaml: ok (1 job, 3 runs)\n", "")
 

@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 from happened import a_run, a_settled, accepted, an_ending, carried, ended, intended, new_store, opened_store, unsynced
 
-from runner import record, results
+from runner import results
+from runner import store as store_module
 from runner.database import Database
 from runner.errors import RecordError
 from runner.events import Event, Sampled, Settled, Withdrawn
 from runner.ledger import Ledger, Place
-from runner.record import GROUP, Recorder, Store
+from runner.record import GROUP, Recorder
 from runner.results import digest
 from runner.states import Outcome, State
+from runner.store import Store
 
 FIX = "\n  help: see that the disk has room and the folder can be written, then go on with --resume"
 
@@ -85,7 +87,7 @@ def test_without_a_line_nothing_but_the_ledger_is_touched(store: Store, steps: l
 def test_the_name_of_the_results_file_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file whose folder was not synced may be gone after power loss, however often it was synced itself."""
     synced: list[Path] = []
-    monkeypatch.setattr(record, "sync_folder", synced.append)
+    monkeypatch.setattr(store_module, "sync_folder", synced.append)
     new_store(tmp_path).close()
     assert synced == [tmp_path]
 

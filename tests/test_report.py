@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from runner.batch import Folder
 from runner.durable import write_whole
 from runner.errors import RecordError
 from runner.events import Event, Sampled
+from runner.judge import all_hold
 from runner.ledger import Ledger
-from runner.record import Store
-from runner.report import Told, fold, told, write
+from runner.report import Told, fold, judged, told, write
 from runner.states import SETTLED, Outcome, State
+from runner.store import Store
+from runner.thresholds import COUNTS
+from runner.thresholds import parse as parse_threshold
 from runner.values import JsonObject, dump, parse
 
 FACTS = Told(
@@ -106,8 +110,8 @@ def test_the_report_says_what_the_lines_say(store: Store, tmp_path: Path) -> Non
     assert len(lines) > 50
     for job, planned in FACTS.planned.items():
         found = dict(report["jobs"][job])
-        found.pop("retried")
-        found.pop("cost_usd")
+        for key in ("retried", "cost_usd", "stopped"):
+            found.pop(key)
         assert found == by_hand([one for one in lines if one["job"] == job], planned)
     store.close()
 
@@ -149,10 +153,105 @@ def test_the_report_has_the_keys_of_the_contract(store: Store) -> None:
     }
     keys = {
         *("runs", "succeeded", "failed", "cancelled", "skipped", "pending", "outcomes", "retried"),
-        *("delay_time_ms", "execution_time_ms", "errors", "cost_usd"),
+        *("delay_time_ms", "execution_time_ms", "errors", "cost_usd", "stopped"),
     }
     assert all(set(job) == keys for job in report["jobs"].values())
     assert set(report["jobs"]["empty"]["execution_time_ms"]) == {"p50", "p95", "p99", "max"}
+    store.close()
+
+
+def thresholds(**texts: str) -> Told:
+    """`FACTS`, with thresholds, and a rate for every endpoint."""
+    bounds = tuple(parse_threshold(metric, text) for metric, text in texts.items())
+    return replace(FACTS, thresholds=bounds, cost_per_second={"sdxl": 0.001, "llm": 0.0002})
+
+
+def test_thresholds_count_runs_of_all_jobs_together(store: Store, tmp_path: Path) -> None:
+    """They are the batch's verdict, not a job's; what is not settled yet is in no count but the plan's."""
+    lines = list(results.read(tmp_path / "results.jsonl"))
+    expected = Counter(one["state"] for one in lines)
+    expected["answer_lost"] = sum(one["outcome"] == "answer_lost" for one in lines)
+    tried = Counter(row[0] for row in store.ledger._db.rows("SELECT key FROM attempts"))
+    expected["retried"] = sum(times > 1 for times in tried.values())
+    assert expected["retried"] < sum(job["retried"] for job in fold(store.ledger, FACTS)["jobs"].values())
+    found = fold(store.ledger, thresholds(**dict.fromkeys(COUNTS, "<= 10")))["thresholds"]
+    assert found == [
+        {"name": metric, "bound": "<= 10", "value": expected[metric], "pass": expected[metric] <= 10}
+        for metric in COUNTS
+    ]
+    (share,) = fold(store.ledger, thresholds(failed="< 99%"))["thresholds"]
+    assert share == {"name": "failed", "bound": "< 99%", "value": expected["failed"] / 80, "pass": True}
+    store.close()
+
+
+@pytest.mark.parametrize("statistic", ["p50", "p90", "p95", "p99", "max", "mean"])
+def test_thresholds_on_times_are_over_the_runs_of_all_jobs(store: Store, tmp_path: Path, statistic: str) -> None:
+    """Percentiles of jobs can't be put together afterwards, so they are taken of all runs."""
+    lines = list(results.read(tmp_path / "results.jsonl"))
+    found = fold(store.ledger, thresholds(execution_time=f"{statistic} < 1s", delay_time=f"{statistic} < 1s"))
+    for one in found["thresholds"]:
+        times = [line[f"{one['name']}_ms"] for line in lines if line[f"{one['name']}_ms"] is not None]
+        percent = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "max": 100}.get(statistic)
+        expected = round(sum(times) / len(times), 3) if percent is None else rank(times, percent)
+        assert (one["bound"], one["value"]) == (f"{statistic} < 1s", expected)
+        assert one["pass"] is (expected is not None and expected < 1000)
+    store.close()
+
+
+def test_a_threshold_on_the_cost_is_of_what_the_jobs_cost(store: Store) -> None:
+    """Whoever adds up the jobs' figures comes to the same sum; one that is not known makes it unknown."""
+    facts = thresholds(cost="< 5 USD")
+    report = fold(store.ledger, facts)
+    costs = [job["cost_usd"] for job in report["jobs"].values()]
+    assert report["thresholds"] == [{"name": "cost", "bound": "< 5 USD", "value": round(sum(costs), 6), "pass": True}]
+    assert min(costs[:2]) > 0
+    unknown = fold(store.ledger, replace(facts, cost_per_second=FACTS.cost_per_second))["thresholds"]
+    assert unknown == [{"name": "cost", "bound": "< 5 USD", "value": None, "pass": False}]
+    store.close()
+
+
+def test_what_decides_the_verdict_is_what_the_report_shows(store: Store) -> None:
+    """The batch's end asks for it before the report is written."""
+    facts = thresholds(failed="< 99%", cost="< 0.001 USD", execution_time="p90 < 1h")
+    found = judged(store.ledger, facts)
+    assert [one.as_json() for one in found] == fold(store.ledger, facts)["thresholds"]
+    assert [one.holds for one in found] == [True, False, True]
+    assert all_hold(found) is False
+    assert all_hold(judged(store.ledger, FACTS)) is None
+    store.close()
+
+
+def test_thresholds_of_a_batch_in_which_nothing_ran(tmp_path: Path) -> None:
+    """Without a time there is nothing to judge: it fails, unless nothing was planned."""
+    store = new_store(tmp_path)
+    facts = replace(thresholds(execution_time="p95 < 1s", delay_time="mean < 1s", failed="< 1%"))
+    assert [(one.value, one.holds) for one in judged(store.ledger, facts)] == [(None, False), (None, False), (0, True)]
+    empty = replace(facts, planned={"photos": 0})
+    assert [(one.value, one.holds) for one in judged(store.ledger, empty)] == [(None, True)] * 3
+    store.close()
+
+
+def test_an_error_group_names_the_exception(tmp_path: Path) -> None:
+    """A KeyError says nothing but the key: 'nope' alone would send nobody to the right line."""
+    errors = [("KeyError", "'nope'"), ("KeyError", "'nope'"), ("ValueError", "ValueError: no"), ("MyError", "")]
+    store = new_store(tmp_path)
+    for number, (kind, message) in enumerate(errors):
+        failed = an_ending(Outcome.FAILED, error=error(message) | {"type": kind})
+        store.write([a_settled(a_run(f"k{number}", index=number), 0, failed)])
+    assert fold(store.ledger, FACTS)["jobs"]["photos"]["errors"] == [
+        {"message": "KeyError: 'nope'", "count": 2},
+        {"message": "MyError", "count": 1},
+        {"message": "ValueError: no", "count": 1},
+    ]
+    store.close()
+
+
+def test_a_job_that_was_stopped_says_why(tmp_path: Path) -> None:
+    """Who sees skipped runs in the morning asks that first."""
+    store = new_store(tmp_path)
+    why = "stop_when: 12 of 100 runs failed (limit 10%)"
+    jobs = fold(store.ledger, replace(FACTS, stopped={"photos": why}))["jobs"]
+    assert {name: job["stopped"] for name, job in jobs.items()} == {"photos": why, "captions": None, "empty": None}
     store.close()
 
 
@@ -205,6 +304,18 @@ def test_what_is_told_comes_from_the_manifest_and_the_notes(folder: Folder) -> N
         ledger.note(verdict="pass", ended_at=8.0)
         after = told(ledger, folder, verdict="unfinished")
         assert (after.verdict, after.ended_at) == ("pass", 8.0)
+
+
+def test_thresholds_and_the_reasons_for_a_stop_are_told_too(folder: Folder) -> None:
+    """`runner status` judges an ended batch by what it was started with."""
+    spec = folder.read_manifest()["spec"] | {"thresholds": {"failed": "< 1%", "execution_time": "p95 < 30s"}}
+    write_whole(folder.manifest, dump(folder.read_manifest() | {"spec": spec}))
+    with Ledger.open(folder.ledger) as ledger:
+        facts = told(ledger, folder)
+        assert facts.thresholds == (parse_threshold("failed", "< 1%"), parse_threshold("execution_time", "p95 < 30s"))
+        assert facts.stopped == {}
+        ledger.note(stopped={"photos": "cancelled by 'runner cancel'"})
+        assert told(ledger, folder).stopped == {"photos": "cancelled by 'runner cancel'"}
 
 
 def test_the_report_is_written_whole(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,25 +99,15 @@ def test_a_stranger_runs_the_first_example(tmp_path: Path) -> None:
     """It is the first thing that anybody does with the project."""
     ran = runner("run", ROOT / "jobs/hello.yaml", "--output-dir", tmp_path, cwd=tmp_path)
     batch = Folder((tmp_path / "hello" / "latest").resolve())
-    assert (ran.code, ran.err) == (0, f"running hello {batch.id}: 8 runs\n")
-    assert ran.out.startswith(f"pass: hello {batch.id}\n  world   1 of 1 succeeded, execution p50 ")
-    found = {(one["job"], one["index"]): one for one in lines(batch.results)}
-    assert len(found) == 8
-    assert found["world", 0]["output"] == list("Hello, World!")
-    assert [found["sizes", index]["matrix"] for index in range(4)] == [
-        {"times": 1, "mark": "!"},
-        {"times": 1, "mark": "?"},
-        {"times": 2, "mark": "!"},
-        {"times": 2, "mark": "?"},
-    ]
-    assert {one["state"] for one in found.values()} == {"succeeded"}
-    assert sorted(path.name for path in batch.path.iterdir()) == [
-        "health.json",
-        "ledger.sqlite",
-        "log.jsonl",
-        "manifest.json",
-        "results.jsonl",
-    ]
+    assert (ran.code, ran.err) == (0, f"running hello {batch.id}: 3 runs\n")
+    assert ran.out.startswith(f"pass: hello {batch.id}\n  queued    1 of 1 succeeded, execution p50 ")
+    found = {one["job"]: one for one in lines(batch.results)}
+    assert {name: (one["state"], one["output"]) for name, one in found.items()} == {
+        name: ("succeeded", list("Hello, World!")) for name in ("queued", "held", "streamed")
+    }
+    left = {path.relative_to(batch.path).as_posix() for path in batch.path.rglob("*") if path.is_file()}
+    chunks = f"streams/{found['streamed']['key']}.1.jsonl"
+    assert left == {"health.json", "ledger.sqlite", "log.jsonl", "manifest.json", "results.jsonl", chunks}
 
 
 def test_a_line_of_results_says_all_of_its_run(folder: Path) -> None:
@@ -203,12 +193,6 @@ def test_an_unfinished_batch_is_neither_forgotten_nor_mixed_up(folder: Path, ser
     assert settled(folder) == done
 
     (folder / "rows.csv").write_text("text\nanother\n")
-    ran = runner("run", "grid.yaml", "--local", server.url, "--resume", cwd=folder, env=server.env)
-    assert (ran.code, ran.err) == (
-        2,
-        f"error: batch {batch.id} can't be gone on with as it was: {folder / 'rows.csv'} has changed\n"
-        "  help: put it back as it was, or start a new batch with --fresh\n",
-    )
     ran = runner("run", "grid.yaml", "--local", server.url, "--fresh", cwd=folder, env=server.env)
     assert (ran.code, settled(folder)) == (0, 2)
 
@@ -277,8 +261,11 @@ def test_a_failing_run_fails_the_batch_and_says_why(folder: Path) -> None:
     ran = runner("run", "one.yaml", "--quiet", cwd=folder)
     batch = latest(folder, "one")
     assert (ran.code, ran.out) == (1, "")
-    first, job, error, where = ran.err.splitlines()
-    assert (first, error, where) == (f"fail: one {batch.id}", "       1 x no horse", f"  {batch.path}")
+    first, why, job, error, look, again, where = ran.err.splitlines()
+    assert (first, why) == (f"fail: one {batch.id}", "  1 of 1 run did not succeed")
+    assert (error, where) == ("       1 x ValueError: no horse", f"  {batch.path}")
+    assert look == "  results.jsonl has each run's error, log.jsonl what happened when"
+    assert again == f"  to run again what did not succeed: runner resume {batch.path} --retry-failed"
     assert job.startswith("  job  0 of 1 succeeded (1 failed), execution p50 ")
     (line,) = lines(batch.results)
     assert (line["state"], line["outcome"], line["status"]) == ("failed", "failed", "FAILED")
@@ -391,20 +378,6 @@ def test_an_invalid_file_sends_nothing_and_leaves_nothing(folder: Path) -> None:
     ran = runner("run", "one.yaml", cwd=folder)
     assert ran.code == 2
     assert ran.err.startswith("one.yaml:9:5: unknown key 'atempts'")
-    assert not (folder / "batches").exists()
-
-
-def test_what_run_does_not_do_yet_is_refused_not_ignored(folder: Path) -> None:
-    """A limit that quietly does nothing is the dearest kind of typo."""
-    write(folder, {"one.yaml": job_file(LOCAL, more="    mode: sync\n") + 'thresholds: {failed: "< 1%"}\n'})
-    ran = runner("run", "one.yaml", cwd=folder)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err == (
-        "one.yaml:9:11: mode 'sync' is checked, but 'run' does not support it yet\n"
-        "   9 |     mode: sync\n     |           ^\n"
-        "one.yaml:10:1: 'thresholds' is checked, but 'run' does not support it yet\n"
-        '  10 | thresholds: {failed: "< 1%"}\n     | ^\n'
-    )
     assert not (folder / "batches").exists()
 
 

@@ -1,3 +1,5 @@
+"""Looks at the endpoints' health, and the gate that waits for workers."""
+
 import asyncio
 
 import pytest
@@ -6,7 +8,8 @@ from fakes import EPOCH, After, FakeRunPod, Scene, an_endpoint, http, in_virtual
 from runner.answers import EndpointHealth
 from runner.errors import RecordError
 from runner.events import Sampled
-from runner.sample import look, sampling
+from runner.health import PAUSED
+from runner.sample import gate, look, sampling
 
 GOOD = EndpointHealth({"inQueue": 3}, {"ready": 1, "throttled": 2})
 
@@ -22,8 +25,8 @@ async def test_a_look_keeps_the_counters_that_runpod_gave() -> None:
     """The report says from them why a queue is stuck."""
     scene = Scene()
     scene.runpod.will_say("health", GOOD)
-    await look(scene.endpoint, scene.recorder, scene.clock)
-    assert scene.recorder.events == [Sampled("sdxl", EPOCH, GOOD.jobs, GOOD.workers)]
+    sample = await look(scene.endpoint, scene.recorder, scene.clock)
+    assert scene.recorder.events == [sample] == [Sampled("sdxl", EPOCH, GOOD.jobs, GOOD.workers)]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,7 @@ async def test_a_look_keeps_the_counters_that_runpod_gave() -> None:
             id="401",
         ),
         pytest.param(http(403), None, "POST /run of endpoint 'ep': HTTP 403", id="403 speaks of /health alone"),
+        pytest.param(http(409), None, PAUSED, id="409"),
         pytest.param(http(503), None, "POST /run of endpoint 'ep': HTTP 503", id="503"),
     ],
 )
@@ -74,6 +78,15 @@ async def test_endpoints_are_looked_at_before_during_and_after() -> None:
         (33.0, "sdxl", None),
         (35.0, "slow", None),
     ]
+
+
+@in_virtual_time
+async def test_the_job_file_says_how_often_an_endpoint_is_looked_at() -> None:
+    """`health.every`: a batch of a week needs no look every quarter of a minute."""
+    scene = Scene()
+    async with sampling([scene.endpoint], scene.recorder, scene.clock, every_s=60.0):
+        await asyncio.sleep(130.0)
+    assert [at for at, _, _ in sampled(scene)] == [0.0, 60.0, 120.0, 130.0]
 
 
 @in_virtual_time
@@ -108,3 +121,132 @@ async def test_a_folder_that_can_t_be_written_comes_out_and_leaves_nothing_runni
     with pytest.raises(RecordError):
         async with sampling(endpoints, scene.recorder, scene.clock):
             await asyncio.sleep(60.0)
+
+
+# The gate
+
+
+def workers(idle: int, running: int = 0) -> EndpointHealth:
+    """What an endpoint says that has so many workers up."""
+    return EndpointHealth({"inQueue": 0}, {"idle": idle, "ready": idle, "running": running, "initializing": 1})
+
+
+@in_virtual_time
+async def test_the_gate_opens_as_soon_as_there_are_enough_workers() -> None:
+    """Each look is a sample, so that the report shows how long the workers took."""
+    scene = Scene()
+    scene.runpod.will_say("health", workers(0), workers(1), workers(1, running=1), workers(2, running=1))
+    await gate(scene.endpoint, scene.recorder, scene.clock, workers_ready=3, wait_s=300.0)
+    assert scene.endpoint.refusal is None
+    assert [at for at, _, _ in sampled(scene)] == [0.0, 5.0, 10.0, 15.0]
+
+
+@in_virtual_time
+async def test_the_gate_opens_at_once_where_the_workers_are_there() -> None:
+    """A warm endpoint costs one look."""
+    scene = Scene()
+    scene.runpod.will_say("health", workers(3))
+    await gate(scene.endpoint, scene.recorder, scene.clock, workers_ready=3, wait_s=0.0)
+    assert (scene.endpoint.refusal, scene.clock.elapsed_s) == (None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "wait_s", "wanted", "refusal"),
+    [
+        pytest.param(
+            [workers(1)],
+            300.0,
+            3,
+            "error: endpoint 'sdxl' has 1 of 3 workers ready after 5m\n"
+            "  help: raise its min workers, or lower health.require.workers_ready",
+            id="too few",
+        ),
+        pytest.param(
+            [workers(0)],
+            0.0,
+            1,
+            "error: endpoint 'sdxl' has 0 of 1 worker ready\n"
+            "  help: raise its min workers, or lower health.require.workers_ready",
+            id="no time to wait",
+        ),
+        pytest.param(
+            [workers(2), http(503)],
+            90.0,
+            3,
+            "error: endpoint 'sdxl' has 2 of 3 workers ready after 90s\n"
+            "  help: raise its min workers, or lower health.require.workers_ready",
+            id="the last word counts",
+        ),
+        pytest.param(
+            [http(503)],
+            60.0,
+            3,
+            "error: endpoint 'sdxl' does not say how many workers are ready after 1m"
+            " (POST /run of endpoint 'ep': HTTP 503)\n"
+            "  help: see what 'runner health' says of it, or leave health.require.workers_ready out",
+            id="an outage",
+        ),
+        pytest.param(
+            [EndpointHealth({}, {})],
+            60.0,
+            3,
+            "error: endpoint 'sdxl' does not say how many workers are ready after 1m\n"
+            "  help: see what 'runner health' says of it, or leave health.require.workers_ready out",
+            id="no counters",
+        ),
+    ],
+)
+@in_virtual_time
+async def test_an_endpoint_without_the_workers_is_refused_when_the_wait_is_over(
+    answers: list[object], wait_s: float, wanted: int, refusal: str
+) -> None:
+    """Nothing is submitted that would wait in the queue until its ttl ends it."""
+    scene = Scene()
+    scene.runpod.will_say("health", *answers)
+    await gate(scene.endpoint, scene.recorder, scene.clock, workers_ready=wanted, wait_s=wait_s)
+    assert (scene.endpoint.refusal and scene.endpoint.refusal.render()) == refusal
+    assert scene.clock.elapsed_s == wait_s
+
+
+@in_virtual_time
+async def test_an_outage_while_waiting_is_not_the_last_word() -> None:
+    """RunPod's front door has bad minutes, and workers that start meanwhile."""
+    scene = Scene()
+    scene.runpod.will_say("health", http(503), http(409), http(429), workers(3))
+    await gate(scene.endpoint, scene.recorder, scene.clock, workers_ready=3, wait_s=300.0)
+    assert scene.endpoint.refusal is None
+    assert len(sampled(scene)) == 4
+
+
+@pytest.mark.parametrize("status", [401, 404])
+@in_virtual_time
+async def test_a_wrong_key_or_id_ends_the_wait(status: int) -> None:
+    """No time makes it right, and its own message says what to mend."""
+    scene = Scene()
+    scene.runpod.will_say("health", workers(0), http(status))
+    await gate(scene.endpoint, scene.recorder, scene.clock, workers_ready=3, wait_s=300.0)
+    assert scene.endpoint.refusal is not None
+    assert scene.endpoint.refusal.message == f"endpoint 'sdxl' refused: POST /run of endpoint 'ep': HTTP {status}"
+    assert scene.clock.elapsed_s == 5.0
+
+
+@in_virtual_time
+async def test_the_gate_looks_as_often_as_the_job_file_says_if_that_is_more_often() -> None:
+    """`health.every: 1s` is for a test with a local endpoint; nobody waits 5 s for it."""
+    scene = Scene()
+    scene.runpod.will_say("health", workers(0), workers(0), workers(1))
+    await gate(scene.endpoint, scene.recorder, scene.clock, workers_ready=1, wait_s=300.0, every_s=1.0)
+    assert [at for at, _, _ in sampled(scene)] == [0.0, 1.0, 2.0]
+
+
+@in_virtual_time
+async def test_a_gate_that_nobody_waits_at_any_more_refuses_nothing() -> None:
+    """Ctrl-C ends the wait; a resume asks again."""
+    scene = Scene()
+    scene.runpod.will_say("health", workers(0))
+    waiting = asyncio.create_task(gate(scene.endpoint, scene.recorder, scene.clock, workers_ready=1, wait_s=300.0))
+    await asyncio.sleep(12.0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    assert scene.endpoint.refusal is None

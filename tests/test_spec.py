@@ -86,7 +86,7 @@ def test_thresholds_are_kept_by_metric() -> None:
     """The report lists them by name, with the bound as it was written."""
     written = {"execution_time": "p95 < 30s", "failed": "<  1%"}
     parts = spec.JobFileSpec.model_validate(SMALLEST | {"thresholds": written})
-    assert list(parts.thresholds) == ["failed", "execution_time"]
+    assert list(parts.thresholds) == ["execution_time", "failed"]
     assert parts.thresholds["failed"].bound == 0.01
     assert parts.model_dump(mode="json")["thresholds"] == written
 
@@ -140,13 +140,6 @@ def test_no_key_is_both_known_and_not_supported_yet() -> None:
     for place, names in spec.NOT_YET.items():
         for model in models.get(place, []):
             assert not set(names) & {field.alias or name for name, field in model.model_fields.items()}
-
-
-def test_what_is_not_run_yet_is_known_to_the_grammar() -> None:
-    """The table of what is checked but not acted on shrinks as the engine grows; a slip in it would hide a key."""
-    for place, names in spec.NOT_RUN.items():
-        if not place.startswith("values of "):
-            assert set(names) <= set(spec.keys(spec.MODELS[place]))
 
 
 @pytest.mark.parametrize("wrong", [True, 1.0, "1", 2, None], ids=repr)

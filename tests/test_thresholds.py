@@ -1,6 +1,10 @@
 """Bounds on the numbers of a batch."""
 
+from decimal import Decimal
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runner.thresholds import BadThreshold, parse, share, usd
 
@@ -66,6 +70,39 @@ def test_what_is_no_threshold_says_what_to_write(metric: str, text: str, message
 def test_a_value_holds_a_bound_or_not(text: str, value: float, holds: bool) -> None:
     """The edge belongs to the operators with an equals sign."""
     assert parse("failed", text).holds(value) is holds
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    st.sampled_from([("failed", "%"), ("execution_time", "s"), ("cost", " USD")]),
+    st.sampled_from(["<", "<=", ">", ">=", "=="]),
+    st.decimals(0, 100, places=3),
+    st.one_of(st.integers(-1000, 1000), st.just(0)),
+)
+def test_what_is_said_of_a_number_agrees_with_the_verdict_on_it(
+    kind: tuple[str, str], operator: str, bound: Decimal, off: int
+) -> None:
+    """ "p95 < 30s: 30s" of a batch that passed would make people doubt the rest."""
+    metric, unit = kind
+    statistic = "p95 " if unit == "s" else ""
+    threshold = parse(metric, f"{statistic}{operator} {bound}{unit}")
+    value = max(0.0, threshold.bound + off * {"%": 1e-6, "s": 1, " USD": 1e-4}[unit])
+    text = threshold.say(value)
+    # What is said is a bound itself, so that the same parser can read it.
+    read = parse(metric, f"{statistic}< {text}").bound
+    assert threshold.holds(read) is threshold.holds(value)
+
+
+def test_a_number_that_is_not_there_says_why() -> None:
+    """It fails a threshold, too."""
+    told = [parse(metric, text).say(None) for metric, text in (("failed", "< 1%"), ("delay_time", "p50 < 1s"))]
+    assert told == ["no run was planned", "no run has a time"]
+    assert parse("cost", "< 1 USD").say(None) == "not known: an endpoint has no cost_per_second"
+
+
+def test_shares_are_the_nearest_numbers_to_what_is_written() -> None:
+    """99.9 divided by 100 is above 0.999, so that 999 of 1000 runs would not be 99.9 %."""
+    assert [share(f"{tenths / 10}%") for tenths in range(1001)] == [tenths / 1000 for tenths in range(1001)]
 
 
 def test_shares_and_amounts() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from job_files import write
+from terminal import environment, lines, runner
 
 from runner.commands.plan import plan
 from runner.commands.validate import validate
@@ -97,7 +98,10 @@ def test_plan_shows_what_would_be_sent(tmp_path: Path) -> None:
         "input": {"s": 1},
         "policy": {"executionTimeout": 10000, "lowPriority": True},
     }
-    assert lines[-1] == "  execution: at most 0.20 USD, if each run took 1 attempt of 10s"
+    assert lines[-2:] == [
+        "  execution: 0.02 USD for each second that every run takes; 0.20 USD if each took 1 attempt of 10s",
+        "  not in it: the time in which workers start and idle, jobs that RunPod runs again by itself",
+    ]
 
 
 def test_plan_as_json_has_runs_first_and_keys(tmp_path: Path) -> None:
@@ -109,6 +113,92 @@ def test_plan_as_json_has_runs_first_and_keys(tmp_path: Path) -> None:
     assert found["runs"] == found["jobs"]["only"]["runs"] == 5
     assert found["jobs"]["only"]["first"] == {"input": {"a": 1}}
     assert len(set(found["jobs"]["only"]["keys"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "job", "shown"),
+    [
+        ({}, {}, []),
+        ({"cost_per_second": 0.00031}, {}, ["execution: 0.00062 USD for each second that every run takes"]),
+        ({"cost_per_second": 0}, {}, ["execution: 0.00 USD for each second that every run takes"]),
+        (
+            {"cost_per_second": 700},
+            {"policy": {"execution_timeout": "5m"}, "retry": {"attempts": 3}},
+            [
+                "execution: 1,400.00 USD for each second that every run takes; "
+                "1,260,000.00 USD if each took 3 attempts of 5m"
+            ],
+        ),
+        (
+            {"cost_per_second": 1},
+            {"stop_when": {"cost": "0.5 USD"}, "on_answer_lost": "resubmit"},
+            [
+                "execution: 2.00 USD for each second that every run takes",
+                "stop_when: nothing more is started once 0.50 USD are spent on execution",
+            ],
+        ),
+    ],
+    ids=["no rate", "small", "free", "large", "stop_when"],
+)
+def test_the_estimate_says_what_is_known_and_what_is_not(
+    tmp_path: Path, endpoint: dict[str, object], job: dict[str, object], shown: list[str]
+) -> None:
+    """Nobody can know the bill before it comes: a small amount isn't rounded to nothing, a bound isn't made up."""
+    out = io.StringIO()
+    path = write(
+        tmp_path, {"rows": {"repeat": 2}} | job, endpoints={"local": {"handler": "echo.py:handler"} | endpoint}
+    )
+    assert plan(path, env={}, out=out) == 0
+    said = out.getvalue().splitlines()
+    found = [line.strip() for line in said if line.strip().startswith(("execution:", "stop_when:", "not in it:"))]
+    again = ", and resubmits" if "on_answer_lost" in job else ""
+    rest = f"not in it: the time in which workers start and idle, jobs that RunPod runs again by itself{again}"
+    assert found == [*shown, rest] if shown else found == []
+
+
+def test_the_estimate_as_json_is_null_where_nothing_is_known(tmp_path: Path) -> None:
+    """A script that adds up must not take an unknown for nothing."""
+    out = io.StringIO()
+    local = {"handler": "echo.py:handler"}
+    endpoints = {"a": local, "b": local | {"cost_per_second": 0.01}}
+    job = {"input": {"x": 1}, "rows": {"repeat": 3}}
+    bounded = {"policy": {"execution_timeout": "10s"}, "retry": {"attempts": 2}}
+    jobs = {"none": job | {"endpoint": "a"}, "rate": job | {"endpoint": "b"}, "all": job | {"endpoint": "b"} | bounded}
+    assert plan(write(tmp_path, {}, jobs=jobs, endpoints=endpoints), as_json=True, env={}, out=out) == 0
+    found = json.loads(out.getvalue())["jobs"]
+    costs = {name: (one["cost_per_second_usd"], one["cost_at_limit_usd"]) for name, one in found.items()}
+    assert costs == {"none": (None, None), "rate": (0.03, None), "all": (0.03, 0.6)}
+
+
+def test_the_keys_of_a_plan_are_those_of_its_runs(tmp_path: Path) -> None:
+    """Whoever looks one up in the results finds it: files, equal inputs, templates and all."""
+    rows = {"file": "rows.csv", "matrix": {"seed": [1, 2]}, "repeat": 2}
+    given = {"text": "{{ row.text }} {{ vars.v }}", "file": "{{ 'rows.csv' | file_base64 }}"}
+    jobs = {
+        "one": {"endpoint": "local", "rows": rows, "input": given | {"seed": "{{ matrix.seed }}"}},
+        "two": {"endpoint": "local", "rows": rows, "input": given},
+    }
+    (tmp_path / "rows.csv").write_text("text\na\na\nb\n")
+    path = write(tmp_path, {}, jobs=jobs, vars={"v": "x"})
+    options = ("--var", "v=y", "--limit", "4")
+    planned = runner("plan", path, *options, "--format", "json", cwd=tmp_path).json
+    ran = runner("run", path, *options, "--output-dir", "out", cwd=tmp_path)
+    assert (ran.code, planned["runs"]) == (0, 8), ran.err
+    results = lines(tmp_path / "out/t/latest/results.jsonl")
+    for name, job in planned["jobs"].items():
+        keys = [one["key"] for one in sorted(results, key=lambda one: one["index"]) if one["job"] == name]
+        assert (job["runs"], job["keys"]) == (len(keys), keys[:3])
+
+
+def test_a_first_body_that_runpod_would_refuse_is_said(tmp_path: Path) -> None:
+    """Each run would be too_large; `sync` takes twice as much."""
+    for mode, bytes_, words in [("async", 11, "more than the 10.0 MiB"), ("sync", 11, None), ("sync", 20, "more than")]:
+        out = io.StringIO()
+        rows = {"inline": [{"text": "x" * (bytes_ * 2**20 // 8)}]}
+        job = {"mode": mode, "rows": rows, "input": ["{{ row.text }}"] * 8}
+        assert plan(write(tmp_path, job), env={}, out=out) == 0
+        (line,) = [line for line in out.getvalue().splitlines() if line.startswith("  first body, ")]
+        assert (words or "more than") in line if words else line.endswith("MiB:")
 
 
 def test_plan_of_a_bad_file_is_2(tmp_path: Path) -> None:
@@ -128,10 +218,71 @@ def test_rows_from_stdin_are_not_looked_at(tmp_path: Path) -> None:
     assert validate([path], env={}, out=out, err=err) == 0
     assert out.getvalue() == f"{path}: ok (1 job, 0 runs, and those from stdin)\n"
     assert "warning: rows from stdin are not checked" in err.getvalue()
+
+
+class Terminal(io.StringIO):
+    """A stdin that nobody pipes anything into."""
+
+    def isatty(self) -> bool:
+        """A person sits there, and waits for an answer."""
+        return True
+
+
+PIPED = {"rows": {"file": "-", "limit": 3, "matrix": {"seed": [1, 2]}}, "input": {"a": "{{ row.a }}"}}
+
+
+def test_plan_reads_the_rows_that_are_piped_into_it(tmp_path: Path) -> None:
+    """What a run would submit, to the last run; the copy that it was read from is gone."""
+    path = write(tmp_path, PIPED)
+    (tmp_path / "tmp").mkdir()
+    words = [sys.executable, "-m", "runner", "plan", str(path)]
+    env = environment({"TMPDIR": str(tmp_path / "tmp")})
+    rows = "".join(f'{{"a": {number}}}\n' for number in range(5))
+
+    def ran(*more: str, given: str = rows) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*words, *more], input=given, env=env, capture_output=True, text=True, check=False)
+
+    found = ran("--format", "json")
+    assert (found.returncode, found.stderr) == (0, "")
+    document = json.loads(found.stdout)
+    assert (document["runs"], document["jobs"]["only"]["runs"], document["jobs"]["only"]["first"]) == (
+        *(6, 6),
+        {"input": {"a": 0}},
+    )
+    (file,) = document["inputs"]
+    assert (file["path"], file["rows"], file["size_bytes"]) == ("stdin", 5, len(rows))
+    assert f"{path}: 1 job, 6 runs\n  stdin: 5 rows, 45 B, sha256 " in ran().stdout
+    bad = ran(given='{"a": 1}\nprompt\n')
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr.startswith(
+        "stdin:2:1: not JSON: expecting value\n   2 | prompt\n     | ^\n  help: write one object"
+    )
+    assert ran(given="").stdout.startswith(f"{path}: 1 job, 0 runs\n")
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_plan_at_a_terminal_says_that_it_read_no_rows(tmp_path: Path) -> None:
+    """It must not wait for somebody to type jsonl, nor pretend that there are none."""
+    path = write(tmp_path, PIPED | {"policy": {"execution_timeout": "1m"}})
     out, err = io.StringIO(), io.StringIO()
-    assert plan(path, env={}, out=out, err=err) == 0
+    assert plan(path, env={}, stdin=Terminal(), out=out, err=err) == 0
     assert "warning: rows from stdin are not checked" in err.getvalue()
-    assert "only: 0 runs" in out.getvalue()
+    assert out.getvalue() == (
+        f"{path}: 1 job, 0 runs, and those from stdin\n\nonly: runs from stdin on local endpoint 'local', mode async\n"
+    )
+    out = io.StringIO()
+    assert plan(path, env={}, stdin=Terminal(), as_json=True, out=out, err=err) == 0
+    job = json.loads(out.getvalue())["jobs"]["only"]
+    assert (job["runs"], job["first"], job["keys"]) == (None, None, [])
+
+
+def test_a_plan_without_rows_from_stdin_leaves_it_alone(tmp_path: Path) -> None:
+    """A pipe may be meant for the next command; reading this one would fail."""
+    plain = {"endpoint": "local", "input": {"x": 1}}
+    path = write(tmp_path, {}, jobs={"piped": {"endpoint": "local"} | PIPED, "plain": plain})
+    closed = io.StringIO()
+    closed.read = closed.fileno = None  # type: ignore[method-assign, assignment]
+    assert plan(path, only=["plain"], env={}, stdin=closed, out=io.StringIO()) == 0
 
 
 def test_plan_shows_what_is_passed_through_and_names_files(tmp_path: Path) -> None:
