@@ -140,12 +140,12 @@ class _Stage:
     async def _batch(self, url: str, session: aiohttp.ClientSession) -> None:
         case, chance = self._case, self._chance
         inputs = [self._input(number) for number in range(case.jobs)]
-        ids = []
-        for given in inputs:
-            async with session.post(f"{url}/run", json={"input": given}) as answer:
-                ids.append((await answer.json())["id"])
         at = sorted(chance.randrange(case.jobs * 9 // 10) for _ in range(case.kills))
         killing = asyncio.create_task(self._kill(at), name="kills")
+        ids = []
+        for given in inputs:  # the first are done, and the first kills come, before the last is sent
+            async with session.post(f"{url}/run", json={"input": given}) as answer:
+                ids.append((await answer.json())["id"])
         health: dict[str, Any] = {}
         give_up = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up:
@@ -164,7 +164,7 @@ class _Stage:
 
     def _input(self, number: int) -> dict[str, Any]:
         exits = self._chance.random() < self._case.exits
-        ms = self._chance.choice((0, 1, 5, 20))
+        ms = self._chance.choice((1, 10, 30, 60))
         return {
             "n": number,
             "ms": ms,
