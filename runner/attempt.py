@@ -7,9 +7,9 @@ from functools import partial
 from runner.answers import RemoteJob, parse_error
 from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
-from runner.errors import Refused, RunPodError
+from runner.errors import NotFound, Refused, RunPodError
 from runner.events import CancelDecided, Ending
-from runner.follow import Following, Vanished
+from runner.follow import GRACE_S, Following, Vanished
 from runner.policy import KEPT_S, SYNC_KEPT_S, Looks, backoff_s, outcome, stream_output
 from runner.received import Received
 from runner.record import Recorder
@@ -117,7 +117,7 @@ class Attempt:
         else:
             if isinstance(found, Vanished) and found.is_running:
                 await self._recorder.record(CancelDecided(work.run.key, work.attempts, self._clock.now()))
-                await self._ask_to_cancel()
+                await self._ask_to_cancel(following)
             ending = self._ending(found, streaming)
             if isinstance(found, Vanished):
                 ending = replace(ending, status=following.last_status)
@@ -142,7 +142,7 @@ class Attempt:
         scope = asyncio.timeout(CANCEL_S if self._switch.reason is Reason.CANCEL else None)
         try:
             async with scope:
-                await self._ask_to_cancel(scope)
+                await self._ask_to_cancel(following, scope)
                 found = await (streaming or following).until_final()
         except TimeoutError:
             if not scope.expired():
@@ -165,13 +165,15 @@ class Attempt:
             ending = replace(ending, output=streaming.chunks)
         return ending
 
-    async def _ask_to_cancel(self, scope: asyncio.Timeout | None = None) -> None:
+    async def _ask_to_cancel(self, following: Following, scope: asyncio.Timeout | None = None) -> None:
         failures = 0
         while True:
             try:
                 await self._endpoint.call("cancel", partial(self._send_cancel, scope))
-            except Refused:
-                return  # it ended already, or is unknown: the look that follows says which
+            except Refused as error:
+                if not isinstance(error, NotFound) or following.age_s >= GRACE_S:
+                    return  # it ended already, or is unknown: the look that follows says which
+                await self._clock.sleep(1.0)  # it may not be visible yet, and would run to its end
             except RunPodError:
                 failures += 1
                 await self._clock.sleep(backoff_s(failures, initial_s=0.5, most_s=4.0, jitter=self._clock.chance()))

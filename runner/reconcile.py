@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Self
 
 from runner import batch
@@ -73,7 +74,8 @@ class Reconciled:
         if accepted:
             self._renew(folder, ledger, masker, carried, now=now)
         dropped = [work for work in works if work.run.key in gone and work.job_id is None]
-        store.write([settle(work, work.last, now=now) for work in dropped])
+        known = [replace(work, job_id=work.last_job_id, submitted_at=work.last_submitted_at) for work in dropped]
+        store.write([settle(work, work.last, now=now) for work in known])
         return [work for work in works if work not in dropped]
 
     def _renew(self, folder: Folder, ledger: Ledger, masker: Masker, carried: dict[str, int], *, now: float) -> None:

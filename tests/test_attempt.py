@@ -453,6 +453,17 @@ async def test_a_second_ctrl_c_waits_15_s_at_most_and_leaves_what_it_can_t_end()
     assert attempt.work.job_id == "job-1"
 
 
+@pytest.mark.parametrize(("run_timeout_s", "asked"), [(2.0, 2), (20.0, 1)], ids=["just submitted", "later"])
+@in_virtual_time
+async def test_a_job_that_can_t_be_cancelled_yet_is_cancelled_a_moment_later(run_timeout_s: float, asked: int) -> None:
+    """RunPod may not see a job at once, and what it does not see it does not stop: it would run, and be paid for."""
+    scene = Scene(run_timeout_s=run_timeout_s)
+    scene.runpod.will_play(Play(takes_s=600.0))
+    scene.runpod.will_say("cancel", not_found(), RemoteJob("job-1", "CANCELLED"))
+    await scene.attempt().make()
+    assert scene.runpod.cancelled == ["job-1"] * asked
+
+
 @pytest.mark.parametrize("at_s", [0.005, 5.0, 15.0, 30.0], ids=["intending", "submitting", "following", "later"])
 @in_virtual_time
 async def test_cancelling_our_own_task_leaves_the_job_alone(at_s: float) -> None:

@@ -66,6 +66,17 @@ def test_preparing_makes_the_folder(tmp_path: Path) -> None:
     assert (tmp_path / "a/b").is_dir()
 
 
+def test_the_names_of_new_folders_are_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power failure must not take the folder with all that was paid for; nor after a kill before the sync."""
+    synced: list[Path] = []
+    monkeypatch.setattr(batch, "sync_folder", synced.append)
+    batch.prepare(tmp_path / "a/b/c")
+    assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a/b"}
+    synced.clear()
+    batch.prepare(tmp_path / "a/b/c")
+    assert set(synced) == {tmp_path / "a", tmp_path / "a/b"}
+
+
 def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
     """Before anything is sent."""
     (tmp_path / "file").touch()
