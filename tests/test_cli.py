@@ -1,12 +1,14 @@
 """The command line: what a mistyped call gets, and what each command prints."""
 
 import json
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from terminal import finish, runner, serving, start, write
+from terminal import environment, finish, runner, serving, start, write
 
 HANDLER = "def handler(job):\n    return job['input']\n"
 ECHO = """\
@@ -176,6 +178,20 @@ def test_health_explains_each_endpoint(folder: Path) -> None:
         assert ran.out.startswith(
             "local: can't be told: endpoint 'local' refused: GET /health of endpoint 'local': HTTP 401"
         )
+        assert ran.err == ""  # once is enough
+
+
+@pytest.mark.parametrize("command", ["status", "health echo.yaml"])
+def test_nobody_reading_on_is_no_error(folder: Path, command: str) -> None:
+    """Somebody quits the pager."""
+    if command == "status":
+        assert runner("run", "echo.yaml", "--quiet", cwd=folder).code == 0
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "runner", *command.split()]
+    ran = subprocess.run(words, cwd=folder, env=environment(), stdout=writer, stderr=subprocess.PIPE, check=True)
+    os.close(writer)
+    assert ran.stderr == b""
 
 
 def test_an_unwritable_output_folder_is_refused_before_anything_is_sent(folder: Path) -> None:

@@ -107,7 +107,8 @@ def test_a_stranger_runs_the_first_example(tmp_path: Path) -> None:
     }
     left = {path.relative_to(batch.path).as_posix() for path in batch.path.rglob("*") if path.is_file()}
     chunks = f"streams/{found['streamed']['key']}.1.jsonl"
-    assert left == {"health.json", "ledger.sqlite", "log.jsonl", "manifest.json", "results.jsonl", chunks}
+    known = {"health.json", "ledger.sqlite", "log.jsonl", "manifest.json", "results.jsonl"}
+    assert left == {*known, ".ledger.seal", chunks}
 
 
 def test_a_line_of_results_says_all_of_its_run(folder: Path) -> None:
@@ -177,6 +178,8 @@ def test_a_second_start_is_refused_while_the_first_runs(folder: Path) -> None:
     finish(process)
     ended = runner("status", "one", "--format", "json", cwd=folder).json
     assert (ended["verdict"], ended["batch"]["pending"]) == ("unfinished", 1)
+    last = runner("status", "one", cwd=folder).out.splitlines()[-1]
+    assert last == f"  to go on with it: runner resume {(folder / 'batches/one/latest').resolve()}"
 
 
 def test_an_unfinished_batch_is_neither_forgotten_nor_mixed_up(folder: Path, server: Server) -> None:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from runner.check import open_job_file
 from runner.clock import SystemClock
@@ -15,6 +15,7 @@ from runner.events import Sampled
 from runner.health import diagnosis
 from runner.network import Network
 from runner.spec import LocalEndpoint
+from runner.stdout import while_read
 from runner.values import dump
 
 
@@ -41,17 +42,18 @@ async def _health(path: Path, local_url: str | None, token_env: str, as_json: bo
         for name, endpoint in network.endpoints({}).items():
             sample, failed = await _ask(name, endpoint)
             code = max(code, failed)
-            shown[name] = {"diagnosis": diagnosis(sample), "jobs": sample.jobs, "workers": sample.workers}
+            found = {"diagnosis": diagnosis(sample), "jobs": sample.jobs, "workers": sample.workers}
+            shown[name] = found
             if not as_json:
-                print(f"{name}: {diagnosis(sample)}", file=out)
-                _counters("jobs", sample.jobs, out)
-                _counters("workers", sample.workers, out)
+                _show(name, found, out)
+    embedded = {"diagnosis": EMBEDDED, "jobs": {}, "workers": {}}
     for name in job_file.endpoints.keys() - set(remote):
-        shown[name] = {"diagnosis": EMBEDDED, "jobs": {}, "workers": {}}
+        shown[name] = embedded
         if not as_json:
-            print(f"{name}: {EMBEDDED}", file=out)
+            _show(name, embedded, out)
     if as_json:
-        print(dump({"endpoints": shown}).decode(), file=out)
+        with while_read():
+            print(dump({"endpoints": shown}).decode(), file=out)
     return code
 
 
@@ -70,6 +72,9 @@ async def _ask(name: str, endpoint: LiveEndpoint) -> tuple[Sampled, int]:
     return Sampled(name, time.time(), found.jobs, found.workers), EXIT_PASS
 
 
-def _counters(kind: str, counters: Mapping[str, int], out: TextIO) -> None:
-    if counters:
-        print(f"  {kind:<8}" + "  ".join(f"{name} {count}" for name, count in counters.items()), file=out)
+def _show(name: str, found: Mapping[str, Any], out: TextIO) -> None:
+    with while_read():
+        print(f"{name}: {found['diagnosis']}", file=out)
+        for kind in ("jobs", "workers"):
+            if counters := found[kind]:
+                print(f"  {kind:<8}" + "  ".join(f"{word} {count}" for word, count in counters.items()), file=out)

@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TextIO
 
 from runner import batch, report
 from runner.errors import EXIT_PASS
 from runner.ledger import Ledger
+from runner.stdout import while_read
 from runner.summary import summary
 from runner.values import dump
 
@@ -23,5 +25,11 @@ def status(name: str, *, output_dir: Path | None, as_json: bool = False, out: Te
     with Ledger.read_only(folder.ledger) as ledger:
         alive = batch.is_running(folder)
         health = report.fold(ledger, report.told(ledger, folder, verdict="running" if alive else "unfinished"))
-    print(dump(health).decode() if as_json else summary(health, str(folder.path)), file=out)
+    with while_read():
+        if as_json:
+            print(dump(health).decode(), file=out)
+            return EXIT_PASS
+        print(summary(health, str(folder.path)), file=out)
+        if health["batch"]["pending"] and not alive:
+            print(f"  to go on with it: runner resume {quote(str(folder.path))}", file=out)
     return EXIT_PASS
