@@ -1,16 +1,21 @@
 """`runner serve`: the local endpoints of a job file, or one handler, by themselves."""
 
+import http.client
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from terminal import environment, finish, processes_with, runner, start, wait_until, write
+from terminal import ROOT, environment, finish, processes_with, runner, start, wait_until, write
+
+from runner.local.faults import Kind
 
 SMALL = f"{sys.executable} -P -m runner.local.worker"
 Start = Callable[["subprocess.Popen[str]"], "subprocess.Popen[str]"]
@@ -232,3 +237,115 @@ def test_a_killed_server_leaves_no_worker(folder: Path, started: Start) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     wait_until(lambda: not processes_with(str(folder)), "the workers' end")
+
+
+# Bad days.
+
+
+def asked(process: "subprocess.Popen[str]") -> Callable[..., str]:
+    """How to ask the endpoint ``echo`` that *process* serves: what is seen is a status, or "broken"."""
+    said = introduced(process, "curl ")
+    url, token = said[0].split()[-1], said[1].partition("=")[2]
+
+    def ask(method: str, path: str, body: bytes | None = None, **headers: str) -> str:
+        given = {"Authorization": f"Bearer {token}", **{name.replace("_", "-"): text for name, text in headers.items()}}
+        request = urllib.request.Request(f"{url}/echo/{path}", body, given, method=method)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return f"{answer.status} {answer.read().decode()}"
+        except urllib.error.HTTPError as error:
+            with error:
+                return f"{error.code} {error.headers.get('Retry-After', '')}".rstrip()
+        except (OSError, http.client.HTTPException):
+            return "broken"
+
+    return ask
+
+
+def test_a_bad_day_is_served_as_it_was_ordered(folder: Path, started: Start) -> None:
+    """By options, and by a request's header; the log says who met what, and what was queued all the same."""
+    words = [
+        "--fault",
+        "run:429=1,retry_after=3s",
+        "--fault",
+        "status:502=1",
+        "--fault",
+        "unhealthy=2",
+        "--fault-header",
+    ]
+    process = started(start("serve", "echo.py", "--log", "log.jsonl", "--seed", "5", *words, cwd=folder))
+    ask = asked(process)
+    assert introduced(process, "# a request")[1:] == [
+        "# a bad day, seed 5: run:429=1,retry_after=3s status:502=1 unhealthy=2",
+        "# a request may ask for a fault: -H 'X-Runner-Fault: 502'",
+    ]
+    body = b'{"input": {"text": "x"}}'
+    assert ask("POST", "run", body) == "429 3"
+    assert ask("POST", "run", body, X_Runner_Fault="reset_after") == "broken"
+    job_id = json.loads(ask("POST", "run", body).removeprefix("200 "))["id"]
+    assert ask("GET", f"status/{job_id}") == "502"
+    assert '"output":"X"' in ask("GET", f"status-sync/{job_id}")
+    assert json.loads(ask("GET", "health").removeprefix("200 "))["workers"]["unhealthy"] == 2
+    assert end(process, signal.SIGTERM) == ""
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    met = [(one["operation"], one["fault"]) for one in events if one["event"] == "asked"]
+    assert met == [
+        ("run", "429"),
+        ("run", "reset_after"),
+        ("run", None),
+        ("status", "502"),
+        ("status-sync", None),
+        ("health", None),
+    ]
+    assert sum(one["event"] == "accepted" for one in events) == 2
+
+
+def test_the_same_seed_is_the_same_bad_day(folder: Path, started: Start) -> None:
+    """On another server, another day: who found a bug can find it again."""
+
+    def seen(seed: str) -> list[str]:
+        words = ["--seed", seed, "--fault", "429=20%", "--fault", "500_after=20%", "--fault", "reset_before=20%"]
+        process = started(start("serve", "echo.py", *words, cwd=folder))
+        ask = asked(process)
+        found = [ask("GET", "health").partition(" ")[0] for _ in range(40)]
+        end(process, signal.SIGTERM)
+        return found
+
+    first = seen("7")
+    assert set(first) == {"200", "429", "500", "broken"}
+    assert seen("7") == first != seen("8")
+
+
+def test_rate_limits_and_retention_are_kept_where_they_are_asked_for(folder: Path, started: Start) -> None:
+    """What was refused is said at the end."""
+    process = started(start("serve", "echo.py", "--rate-limits", "--retention", "50ms", cwd=folder))
+    ask = asked(process)
+    assert introduced(process, "# RunPod's") == ["", "# RunPod's rate limits are kept"]
+    assert [ask("POST", "purge-queue")[:3] for _ in range(4)] == ["200", "200", "429", "429"]
+    job_id = json.loads(ask("POST", "run", b'{"input": {"text": "x"}}').removeprefix("200 "))["id"]
+    wait_until(lambda: ask("GET", f"status/{job_id}") == "404", "the result to be forgotten")
+    assert end(process, signal.SIGTERM) == "refused by the rate limits: 2 of /echo/purge-queue\n"
+
+
+def test_the_help_names_every_fault_and_a_wrong_one_is_refused(folder: Path) -> None:
+    """Nobody should have to read the code to have a bad day."""
+    said = runner("serve", "--help", cwd=folder).out
+    known = [*Kind, "cold_start", "throttled", "unhealthy", "times_out", "retry_after", "retry_at", "over", "shown"]
+    assert [kind for kind in known if not re.search(rf"\b{kind}\b", said)] == []
+    for option in ("--fault", "--seed", "--fault-header", "--rate-limits", "--retention"):
+        assert option in said
+    ran = runner("serve", "echo.py", "--fault", "run:pause", cwd=folder)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: 'run:pause' is no fault: nothing is called 'pause'\n  help: choose one of 429, ")
+
+
+def test_the_bad_day_of_the_readme_is_one(started: Start) -> None:
+    """As it stands there."""
+    (line,) = re.findall(
+        r"^    \.venv/bin/runner (serve .* --fault .*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    process = started(start(*line.split(), cwd=ROOT))
+    assert introduced(process, "# a bad day")[-1] == (
+        "# a bad day, seed 0: 429=5%,retry_after=2s run:reset_after=3 cold_start=20s"
+    )
+    end(process, signal.SIGTERM)

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from runner import runtime
 from runner.check import open_job_file
 from runner.errors import EXIT_PASS, UsageError
 from runner.handlers import handler_problem
+from runner.local import fault_text
+from runner.local.limits import RateLimits
 from runner.local.server import LocalServer, Served
 from runner.network import hidden_names, served
 from runner.plain import plain
@@ -33,6 +36,20 @@ class Where:
 
 
 @dataclass(frozen=True)
+class Manner:
+    """
+    How clients are treated: *faults* as people write them, which of them clients may ask for by header, RunPod's rate
+    limits or none, and how long results are kept (those of /runsync a minute at most).
+    """
+
+    faults: tuple[str, ...] = ()
+    seed: int = 0
+    fault_header: bool = False
+    rate_limits: bool = False
+    retention_s: float = 1800.0
+
+
+@dataclass(frozen=True)
 class _Offer:
     """What is served: *source* is what it was made of; *hidden* names variables that no worker may see."""
 
@@ -42,16 +59,17 @@ class _Offer:
     job_file: Path | None
 
 
-def serve(what: Path, where: Where, *, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
+def serve(what: Path, where: Where, manner: Manner, *, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
     """
     Serve every local endpoint of the job file *what*, under its name, until a signal comes.
 
     A handler, ``PATH.py`` or ``PATH.py:function``, is served as it is, under the name of its file.
 
     Raises:
-        UsageError: nothing can be served: no local endpoint, a handler that can't be imported, a port in use.
+        UsageError: nothing can be served: no local endpoint, a handler that can't be imported, a port in use; or one of
+            the faults is none.
     """
-    return asyncio.run(_serve(_handler(str(what)) or _file(what), where, out, err))
+    return runtime.run(_serve(_handler(str(what)) or _file(what), where, manner, out, err))
 
 
 def _file(path: Path) -> _Offer:
@@ -78,7 +96,7 @@ def _handler(what: str) -> _Offer | None:
     return _Offer(f"{file}:{function}", [Served(name, f"{Path(file).absolute()}:{function}")], [], None)
 
 
-async def _serve(offer: _Offer, where: Where, out: TextIO, err: TextIO) -> int:
+async def _serve(offer: _Offer, where: Where, manner: Manner, out: TextIO, err: TextIO) -> int:
     token = _token(where.token_env)
 
     def tell(worker_id: str, text: str) -> None:
@@ -86,7 +104,17 @@ async def _serve(offer: _Offer, where: Where, out: TextIO, err: TextIO) -> int:
 
     hidden = [*offer.hidden, *([where.token_env] if where.token_env else [])]
     server = LocalServer(
-        offer.served, token=token, host=where.host, port=where.port, log=where.log, hide_env=hidden, on_output=tell
+        offer.served,
+        token=token,
+        host=where.host,
+        port=where.port,
+        log=where.log,
+        hide_env=hidden,
+        on_output=tell,
+        retention_s=manner.retention_s,
+        sync_retention_s=min(manner.retention_s, 60.0),
+        rate_limits=RateLimits() if manner.rate_limits else None,
+        faults=fault_text.faults(manner.faults, seed=manner.seed, by_header=manner.fault_header),
     )
     loop = asyncio.get_running_loop()
     try:
@@ -100,11 +128,14 @@ async def _serve(offer: _Offer, where: Where, out: TextIO, err: TextIO) -> int:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, stop)
             async with server:
-                print("\n".join(_introduction(server, offer, where.token_env, token)), file=out, flush=True)
+                lines = [*_introduction(server, offer, where.token_env, token), *_manner(manner)]
+                print("\n".join(lines), file=out, flush=True)
                 await asyncio.Event().wait()
     except TimeoutError:
         if not life.expired():
             raise
+    if manner.rate_limits:
+        print(_refused(server), file=err, flush=True)
     return EXIT_PASS
 
 
@@ -134,6 +165,28 @@ def _introduction(server: LocalServer, offer: _Offer, env: str | None, token: st
         if one.handler is None and one.command is None:
             lines += ["", *_for_a_worker(server.variables(one.name, "NEW"), one.name)]
     return lines
+
+
+def _manner(manner: Manner) -> list[str]:
+    """What else clients should know."""
+    lines = []
+    if manner.rate_limits:
+        lines.append("# RunPod's rate limits are kept")
+    if manner.faults:
+        lines.append(f"# a bad day, seed {manner.seed}: {plain(' '.join(manner.faults))}")
+    if manner.fault_header:
+        lines.append(f"# a request may ask for a fault: -H '{fault_text.HEADER}: 502'")
+    return ["", *lines] if lines else []
+
+
+def _refused(server: LocalServer) -> str:
+    """What the rate limits refused, until now."""
+    counts = [
+        f"{count} of /{name}/{operation}"
+        for name, refused in server.refused.items()
+        for operation, count in sorted(refused.items())
+    ]
+    return f"refused by the rate limits: {', '.join(counts) or 'nothing'}"
 
 
 def _for_a_worker(variables: dict[str, str], name: str) -> list[str]:

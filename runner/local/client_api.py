@@ -104,7 +104,7 @@ async def purge_queue(endpoint: Endpoint, request: web.BaseRequest) -> web.Respo
 async def health(endpoint: Endpoint, request: web.BaseRequest) -> web.Response:
     """GET /health: the counters of jobs and workers."""
     counts = endpoint.jobs.counts()
-    workers = endpoint.worker_counts()
+    workers = endpoint.crew.counts()
     return answer(
         {
             "jobs": {

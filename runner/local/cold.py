@@ -18,9 +18,9 @@ class Cold:
             return now
         return self._warm_at.setdefault(worker_id, now + self._cold_start_s)
 
-    def count(self, now: float) -> int:
-        """How many workers are cold."""
-        return sum(at > now for at in self._warm_at.values())
+    def ids(self, now: float) -> list[str]:
+        """The workers that are cold."""
+        return [worker_id for worker_id, at in self._warm_at.items() if at > now]
 
     def forget(self, worker_id: str) -> None:
         """A worker is gone; if its id comes again, it is cold again."""

@@ -12,7 +12,7 @@ from runner.local import fault_text, spoil, wire
 from runner.local.accepted import AcceptedLog
 from runner.local.answers import JOB_ID, Refusal, Route, bad_request
 from runner.local.endpoint import Endpoint
-from runner.local.faults import Draws, Fault, Faults
+from runner.local.faults import ALWAYS, Draws, Fault, Faults
 from runner.local.limits import Meter, RateLimits
 
 
@@ -91,8 +91,12 @@ class Gate:
             fault = fault_text.fault(asked)
         except UsageError as error:
             raise bad_request(f"bad request: header: {fault_text.HEADER}: {error.message}") from error
+        message = None
         if not fault.concerns(operation):
             message = f"{fault.kind} can't happen to this operation"
+        elif fault.often != ALWAYS:
+            message = "it is for one request, so it can't say how often"
+        if message is not None:
             raise bad_request(f"bad request: header: {fault_text.HEADER}: {message}")
         return fault
 

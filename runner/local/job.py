@@ -1,6 +1,5 @@
 """One job of an endpoint: what is known of it, in RunPod's words."""
 
-from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -56,7 +55,7 @@ class Job:
     output: bytes | None = None
     error: bytes | None = None
     retries: int = 0
-    chunks: deque[bytes] = field(default_factory=deque)
+    chunks: list[bytes] = field(default_factory=list)
     expires_at: float = field(init=False)
 
     def __post_init__(self) -> None:

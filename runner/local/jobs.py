@@ -154,11 +154,14 @@ class Jobs:
     def drain(self, job_id: str, limit_bytes: int) -> list[bytes]:
         """Take out the oldest chunks that fit *limit_bytes* together, but at least one if there is any."""
         chunks = self._jobs[job_id].chunks
-        drained: list[bytes] = []
-        size = 0
-        while chunks and (not drained or size + len(chunks[0]) <= limit_bytes):
-            size += len(chunks[0])
-            drained.append(chunks.popleft())
+        count = size = 0
+        for chunk in chunks:
+            size += len(chunk)
+            if count and size > limit_bytes:
+                break
+            count += 1
+        drained = chunks[:count]
+        del chunks[:count]
         return drained
 
     # What workers do. Each says whether it counted: a job that ended, or went to another worker, is out of reach.

@@ -66,7 +66,7 @@ class Pool:
         self._processes: dict[str, WorkerProcess] = {}
         self.ended = asyncio.Event()
         self._closing = asyncio.Event()
-        endpoint.workers = self
+        endpoint.crew.workers = self
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start all workers, as tasks of *group*, which end after `close`."""
@@ -120,12 +120,16 @@ class Pool:
         return True
 
     def counts(self) -> tuple[int, int, int]:
-        ready = sum(slot.process is not None and slot.process.is_ready for slot in self._slots)
+        ready = sum(slot.process is not None and self._serves(slot.process) for slot in self._slots)
         # One whose last worker could not live is so until the next can, not only while it waits for that.
         unhealthy = sum(
             slot.failures > 0 and (slot.process is None or not slot.process.is_ready) for slot in self._slots
         )
         return len(self._slots) - ready - unhealthy, ready, unhealthy
+
+    def _serves(self, process: WorkerProcess) -> bool:
+        """Whether a worker is ready. One that is being ended gives way to the next, once it lost its jobs."""
+        return process.is_ready and (not process.is_ending or bool(self._endpoint.jobs.held_by(process.worker_id)))
 
     def _settle_start(self, reason: broken.HandlerError | None) -> None:
         if not self.started.done():
@@ -155,7 +159,7 @@ class Pool:
         was_busy = bool(self._endpoint.jobs.held_by(process.worker_id))
         del self._processes[process.worker_id]
         slot.process = None
-        self._endpoint.forget_worker(process.worker_id)
+        self._endpoint.crew.forget(process.worker_id)
         if not process.is_ready and not process.is_ending:
             self._settle_start(broken.from_exit(self._setup.source, exit_code, list(process.last_lines)))
         self._count(slot, process, exit_code, was_busy=was_busy)

@@ -8,7 +8,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from runner.local import processes
 from runner.local.lines import Lines
@@ -93,8 +93,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is none by inheritance
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         self._lines.feed(data, asyncio.get_running_loop().time())

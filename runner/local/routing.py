@@ -10,6 +10,9 @@ from runner.local import client_api, wire, worker_api
 from runner.local.answers import Refusal, Route, bad_request
 from runner.local.gate import Gate
 
+HANG_UP = 499
+"""Stands for an answer that nobody reads; the number is nginx's."""
+
 
 class Routing:
     """
@@ -32,6 +35,8 @@ class Routing:
             return refusal.answer()
         except wire.BadBody as error:
             return bad_request(str(error)).answer()
+        except ConnectionError:
+            return web.Response(status=HANG_UP)  # to nobody: who asked hung up while the answer was written
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         segments = request.path.split("/")

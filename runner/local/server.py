@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from runner.clock import Clock, SystemClock
 from runner.errors import UsageError
@@ -217,15 +219,19 @@ class LocalServer:
 
     async def _listen(self) -> None:
         routing = Routing(self._gates, token=self._token, worker_key=self._worker_key)
-        server = web.Server(routing.answer, handler_cancellation=True, access_log=None, auto_decompress=False)
+        server = web.Server(
+            routing.answer, handler_cancellation=True, access_log=None, auto_decompress=False, logger=_http_log()
+        )
+        fix = "choose another port, or 0 for any free one"
+        if not 0 <= self.port <= 65535:  # uvloop would take another one
+            raise UsageError(f"can't listen on {self._host} port {self.port}: ports go from 0 to 65535", fix=fix)
         self._runner = web.ServerRunner(server, shutdown_timeout=_ANSWER_LIMIT_S)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self.port).start()
-        except (OSError, OverflowError) as error:
-            # asyncio's own text names the address once more; a port above 65535 has no error number.
-            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            fix = "choose another port, or 0 for any free one"
+        except OSError as error:
+            # asyncio's own text names the address once more.
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise UsageError(f"can't listen on {self._host} port {self.port}: {reason}", fix=fix) from error
         self.port = self._runner.addresses[0][1]
 
@@ -301,6 +307,14 @@ class LocalServer:
                     pool.kill()
         for pool in self._pools:
             pool.abandon()
+
+
+def _http_log() -> logging.Logger:
+    """Where aiohttp tells of errors. What is no HTTP is told to who sent it, and to nobody else."""
+    log = logging.getLogger("runner.local.http")
+    if not log.filters:
+        log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+    return log
 
 
 def _checked_token(token: str) -> str:

@@ -11,6 +11,7 @@ from runner.local.job import Policy
 from runner.values import JsonObject, JsonValue
 
 _LONG_DIGITS = re.compile(rb"\d{19}")
+_DEFAULT = Policy()
 
 
 class BadBody(ValueError):
@@ -94,16 +95,15 @@ def _is_unicode(text: str) -> bool:
 
 def _policy(value: JsonValue) -> Policy:
     if value is None:
-        return Policy()
+        return _DEFAULT
     if not isinstance(value, dict):
         raise BadBody("bad request: body: 'policy' must be an object")
-    default = Policy()
-    low_priority = value.get("lowPriority", default.low_priority)
+    low_priority = value.get("lowPriority", _DEFAULT.low_priority)
     if not isinstance(low_priority, bool):
         raise BadBody("bad request: body: 'policy.lowPriority' must be true or false")
     return Policy(
-        execution_timeout_s=_milliseconds(value, "executionTimeout", default.execution_timeout_s),
-        ttl_s=_milliseconds(value, "ttl", default.ttl_s),
+        execution_timeout_s=_milliseconds(value, "executionTimeout", _DEFAULT.execution_timeout_s),
+        ttl_s=_milliseconds(value, "ttl", _DEFAULT.ttl_s),
         low_priority=low_priority,
     )
 

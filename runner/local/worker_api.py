@@ -35,16 +35,16 @@ async def take_batch(endpoint: Endpoint, request: web.BaseRequest, worker_id: st
 
 
 async def _take(endpoint: Endpoint, request: web.BaseRequest, worker_id: str, *, limit: int) -> list[Job]:
-    endpoint.workers.ready(worker_id)
+    endpoint.crew.workers.ready(worker_id)
     if request.query.get("job_in_progress") == "0" and endpoint.jobs.held_by(worker_id):
         # It holds nothing, so what we think it has was lost on the way: handed out as it hung up, or its result
         # could not be posted. The worker will never speak of it again.
-        endpoint.worker_gone(worker_id)
+        endpoint.crew.gone(worker_id)
 
     def is_gone() -> bool:
         return request.transport is None or request.transport.is_closing()
 
-    return await endpoint.take(worker_id, HOLD_S, limit=limit, is_gone=is_gone)
+    return await endpoint.crew.take(worker_id, HOLD_S, limit=limit, is_gone=is_gone)
 
 
 def _offer(job: Job) -> bytes:
@@ -69,7 +69,7 @@ async def _hand_over(
         handed_over = request.transport is not None and not request.transport.is_closing()
     finally:
         if not handed_over:
-            endpoint.give_back(worker_id, jobs)
+            endpoint.crew.give_back(worker_id, jobs)
     return response
 
 
@@ -84,27 +84,27 @@ async def done(endpoint: Endpoint, request: web.BaseRequest, worker_id: str, job
     A result that can't be taken (not JSON, NaN in it, over 20 MiB) is refused once and for all, and the job is
     COMPLETED without output, as on RunPod (runpod-python issue 309).
     """
-    endpoint.workers.alive(worker_id)
+    endpoint.crew.workers.alive(worker_id)
     try:
         # Sent as application/x-www-form-urlencoded, but it is JSON: the type is not looked at.
         posted = wire.result(await read_body(request, limit_mib=RESULT_LIMIT_MIB))
     except (wire.BadBody, TooLarge):
-        endpoint.done(job_id, worker_id, output=None, error=None)
+        endpoint.crew.done(job_id, worker_id, output=None, error=None)
         raise
     output = wire.text_or_none(posted, "output")
     if posted.get("status") == "IN_PROGRESS":
         endpoint.jobs.progress(job_id, worker_id, output)
     else:
         error = wire.text_or_none(posted, "error") if posted.get("error") else None
-        endpoint.done(job_id, worker_id, output=output, error=error)
+        endpoint.crew.done(job_id, worker_id, output=output, error=error)
         if posted.get("stopPod"):
-            endpoint.recycle(worker_id)
+            endpoint.crew.recycle(worker_id)
     return answer({"status": "ok"})
 
 
 async def chunk(endpoint: Endpoint, request: web.BaseRequest, worker_id: str, job_id: str) -> web.Response:
     """POST /job-stream/{worker}/{job}: one partial output, of at most 1 MiB."""
-    endpoint.workers.alive(worker_id)
+    endpoint.crew.workers.alive(worker_id)
     body = await read_body(request, limit_mib=STREAM_LIMIT_BYTES // MIB)
     endpoint.jobs.chunk(job_id, worker_id, wire.encode(wire.result(body)))
     return answer({"status": "ok"})
@@ -112,8 +112,8 @@ async def chunk(endpoint: Endpoint, request: web.BaseRequest, worker_id: str, jo
 
 async def stop(endpoint: Endpoint, request: web.BaseRequest, worker_id: str) -> web.Response:
     """GET /job-stop/{worker}: which of its jobs to stop, or 204 after a while."""
-    endpoint.workers.alive(worker_id)
-    job_ids = await endpoint.stops(worker_id, HOLD_S)
+    endpoint.crew.workers.alive(worker_id)
+    job_ids = await endpoint.crew.stops(worker_id, HOLD_S)
     return answer({"jobsToStop": job_ids}) if job_ids else _nothing()
 
 
@@ -128,10 +128,10 @@ async def ping(endpoint: Endpoint, request: web.BaseRequest, worker_id: str) -> 
     if request.query.get("status") == "unhealthy":
         report = wire.result(body) if body else {}
         query = {key: request.query.get(key, "") for key in ("check", "reason")}
-        endpoint.workers.failed(worker_id, query | report)
+        endpoint.crew.workers.failed(worker_id, query | report)
     else:
-        endpoint.workers.alive(worker_id)
-        endpoint.works_on(worker_id, frozenset(request.query.get("job_id", "").split(",")))
+        endpoint.crew.workers.alive(worker_id)
+        endpoint.crew.works_on(worker_id, frozenset(request.query.get("job_id", "").split(",")))
     return answer({"status": "ok"})
 
 

@@ -1,17 +1,30 @@
 """What a request costs, in steps of the interpreter: the same on every machine, and however busy it is."""
 
+import contextlib
+import json
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+from unittest import mock
 
 import pytest
+from aiohttp import streams, web
+from aiohttp.test_utils import make_mocked_request
+from fakes import FakeClock
 
+from runner.local import wire
+from runner.local.endpoint import Endpoint
+from runner.local.faults import Faults
+from runner.local.gate import Gate
 from runner.local.job import Job, Policy
 from runner.local.jobs import Jobs
 from runner.local.limits import Limit, Meter, RateLimits
+from runner.local.routing import Routing
 
 NOW = 1000.0
+TOKEN = "tok-0123456789abcdef"
+WORKER_KEY = "key-0123456789abcdef"
 
 
 def steps(action: Callable[[], object]) -> int:
@@ -96,3 +109,81 @@ def test_a_full_window_of_a_rate_limit_costs_a_request_no_more_than_an_empty_one
         return steps(lambda: meter.admit("run", 2.0))
 
     assert after(1999) == after(1)
+
+
+class Asked:
+    """An endpoint with so many queued jobs and one that is completed, asked without a network between."""
+
+    def __init__(self, size: int) -> None:
+        clock = FakeClock()
+        self.endpoint = Endpoint("ep", clock=clock, retention_s=1800.0, sync_retention_s=60.0, log=None)
+        gate = Gate(self.endpoint, clock, limits=RateLimits(), faults=Faults(), log=None)
+        self._routing = Routing({"ep": gate}, token=TOKEN, worker_key=WORKER_KEY)
+        self.completed = self.submit()
+        for _ in range(size):
+            self.submit()
+        assert self.ask("GET", "job-take/w").status == 200
+        assert self.ask("POST", f"job-done/w/{self.completed}", {"output": 1}).status == 200
+
+    def submit(self) -> str:
+        """Queue a job, and return its id."""
+        return self.endpoint.submit(wire.submission(b'{"input": {}}'), is_sync=False).id
+
+    def ask(self, method: str, path: str, body: object = None) -> web.StreamResponse:
+        """One request, from its routing to its answer, which must not have to wait."""
+        asking = self._routing.answer(self._request(method, path, body))
+        with pytest.raises(StopIteration) as ended:
+            asking.send(None)
+        answer: web.StreamResponse = ended.value.value
+        return answer
+
+    def steps(self, method: str, path: str, body: object = None) -> int:
+        """What such a request costs."""
+        asking = self._routing.answer(self._request(method, path, body))
+
+        def ask() -> None:
+            with contextlib.suppress(StopIteration):
+                asking.send(None)
+                pytest.fail("the request had to wait")
+
+        return steps(ask)
+
+    def _request(self, method: str, path: str, body: object) -> web.Request:
+        content = streams.StreamReader(mock.Mock(_reading_paused=False), limit=2**16)
+        content.feed_data(json.dumps(body).encode())
+        content.feed_eof()
+        key = WORKER_KEY if path.startswith("job-") else f"Bearer {TOKEN}"
+        transport = mock.Mock(**{"is_closing.return_value": False, "get_extra_info.return_value": None})
+        headers = {"Authorization": key}
+        return make_mocked_request(method, f"/v2/ep/{path}", headers, payload=content, transport=transport)
+
+
+REQUESTS: dict[str, tuple[str, str, object]] = {
+    "run": ("POST", "run", {"input": {"n": 1}}),
+    "status": ("GET", "status/{queued}", None),
+    "status of a completed job": ("GET", "status/{completed}", None),
+    "status-sync of a completed job": ("GET", "status-sync/{completed}", None),
+    "stream of a completed job": ("GET", "stream/{completed}", None),
+    "cancel": ("POST", "cancel/{queued}", None),
+    "health": ("GET", "health", None),
+    "unknown": ("GET", "status/nobody", None),
+    "job-take": ("GET", "job-take/w", None),
+    "job-done": ("POST", "job-done/w/{taken}", {"output": 1}),
+    "ping": ("GET", "ping/w", None),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_a_whole_request_costs_no_more_with_ten_thousand_jobs_than_with_ten(name: str) -> None:
+    """Routing, rate limits, faults, the job itself, whoever waits and the timer: all that stands behind an answer."""
+
+    def cost(size: int) -> int:
+        asked = Asked(size)
+        method, path, body = REQUESTS[name]
+        asked.ask("GET", "job-take/w")
+        ids = {"queued": asked.submit(), "completed": asked.completed, "taken": asked.endpoint.jobs.held_by("w")[0]}
+        costs = asked.steps(method, path.format(**ids), body)
+        asked.endpoint.close()
+        return costs
+
+    assert cost(10_000) <= cost(10) + 5

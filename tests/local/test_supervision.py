@@ -54,14 +54,14 @@ def endpoint(workers: Ours | None = None) -> Endpoint:
         stop_limit_s=STOP_LIMIT_S,
     )
     if workers is not None:
-        made.workers = workers
+        made.crew.workers = workers
     return made
 
 
 async def take(at: Endpoint, worker: str, limit: int = 1) -> list[str]:
     """What *worker* gets, as the HTTP side does it."""
-    at.workers.ready(worker)
-    return [job.id for job in await at.take(worker, 20.0, limit=limit, is_gone=lambda: False)]
+    at.crew.workers.ready(worker)
+    return [job.id for job in await at.crew.take(worker, 20.0, limit=limit, is_gone=lambda: False)]
 
 
 def submit(at: Endpoint) -> Job:
@@ -84,7 +84,7 @@ async def test_a_job_of_a_silent_worker_is_run_again_once_then_given_up() -> Non
     assert (job.worker_id, job.retries) == ("w2", 1)
     await asyncio.sleep(LEASE_S + 1)
     assert (job.status, job.error, job.retries) == ("FAILED", b'"job timed out after 1 retries"', 1)
-    ep.done(job.id, "w1", output=b"1", error=None)
+    ep.crew.done(job.id, "w1", output=b"1", error=None)
     assert job.status == "FAILED"  # too late
 
 
@@ -96,7 +96,7 @@ async def test_pings_progress_and_chunks_keep_a_job_in_its_worker_s_hands() -> N
     await take(ep, "w1")
     for _ in range(30):
         await asyncio.sleep(30.0)
-        ep.works_on("w1", {job.id})
+        ep.crew.works_on("w1", {job.id})
         await asyncio.sleep(30.0)
         ep.jobs.progress(job.id, "w1", b"1")
         await asyncio.sleep(30.0)
@@ -110,13 +110,13 @@ async def test_a_job_that_pings_name_no_more_is_lost_at_once() -> None:
     ep = endpoint(Ours())
     jobs = [submit(ep), submit(ep)]
     assert await take(ep, "w1", limit=2) == [job.id for job in jobs]
-    ep.works_on("w1", set())  # sent before it had them
+    ep.crew.works_on("w1", set())  # sent before it had them
     assert [job.retries for job in jobs] == [0, 0]
-    ep.works_on("w1", {job.id for job in jobs})
-    ep.works_on("w1", {jobs[0].id})
+    ep.crew.works_on("w1", {job.id for job in jobs})
+    ep.crew.works_on("w1", {jobs[0].id})
     assert [job.retries for job in jobs] == [0, 1]
     assert await take(ep, "w1") == [jobs[1].id]
-    ep.works_on("w1", {jobs[0].id})  # too new again
+    ep.crew.works_on("w1", {jobs[0].id})  # too new again
     assert [(job.worker_id, job.retries) for job in jobs] == [("w1", 0), ("w1", 1)]
 
 
@@ -169,11 +169,11 @@ async def test_a_worker_that_listens_is_asked_and_goes_on() -> None:
     ep = endpoint(workers)
     jobs = [submit(ep), submit(ep)]
     await take(ep, "w1", limit=2)
-    asked = asyncio.ensure_future(ep.stops("w1", 20.0))
+    asked = asyncio.ensure_future(ep.crew.stops("w1", 20.0))
     await asyncio.sleep(1.0)
     ep.cancel(jobs[0].id)
     assert await asked == [jobs[0].id]
-    asked = asyncio.ensure_future(ep.stops("w1", 20.0))
+    asked = asyncio.ensure_future(ep.crew.stops("w1", 20.0))
     await asyncio.sleep(10 * STOP_LIMIT_S)
     assert await asked == []
     assert workers.ended == []
@@ -187,7 +187,7 @@ async def test_a_worker_that_is_told_and_does_not_ask_again_is_ended() -> None:
     ep = endpoint(workers)
     job = submit(ep)
     await take(ep, "w1")
-    asked = asyncio.ensure_future(ep.stops("w1", 20.0))
+    asked = asyncio.ensure_future(ep.crew.stops("w1", 20.0))
     await asyncio.sleep(1.0)
     ep.cancel(job.id)
     assert await asked == [job.id]
@@ -205,14 +205,14 @@ async def test_a_job_that_pings_still_name_after_its_stop_ends_its_worker() -> N
     ep = endpoint(workers)
     job = submit(ep)
     await take(ep, "w1")
-    assert await ep.stops("w1", 1.0) == []
+    assert await ep.crew.stops("w1", 1.0) == []
     ep.cancel(job.id)
-    assert await ep.stops("w1", 1.0) == [job.id]
-    assert await ep.stops("w1", 1.0) == []
-    ep.works_on("w1", {job.id})
+    assert await ep.crew.stops("w1", 1.0) == [job.id]
+    assert await ep.crew.stops("w1", 1.0) == []
+    ep.crew.works_on("w1", {job.id})
     assert workers.ended == []  # it may be cleaning up
     await asyncio.sleep(STOP_LIMIT_S)
-    ep.works_on("w1", {job.id})
+    ep.crew.works_on("w1", {job.id})
     assert workers.ended == ["w1"]
 
 
@@ -223,13 +223,13 @@ async def test_a_foreign_worker_that_still_names_a_stopped_job_is_told_again() -
     job = submit(ep)
     await take(ep, "w1")
     ep.cancel(job.id)
-    assert await ep.stops("w1", 1.0) == [job.id]
+    assert await ep.crew.stops("w1", 1.0) == [job.id]
     await asyncio.sleep(STOP_LIMIT_S)
-    ep.works_on("w1", {job.id})
-    assert await ep.stops("w1", 1.0) == [job.id]
+    ep.crew.works_on("w1", {job.id})
+    assert await ep.crew.stops("w1", 1.0) == [job.id]
     await asyncio.sleep(STOP_LIMIT_S)
-    ep.works_on("w1", set())
-    assert await ep.stops("w1", 1.0) == []
+    ep.crew.works_on("w1", set())
+    assert await ep.crew.stops("w1", 1.0) == []
 
 
 def test_an_order_that_comes_while_another_is_carried_out_has_its_own_time() -> None:
@@ -258,13 +258,13 @@ async def test_a_worker_that_wants_a_fresh_start_finishes_its_other_jobs_first()
     ep = endpoint(workers)
     jobs = [submit(ep), submit(ep)]
     await take(ep, "w1", limit=2)
-    ep.done(jobs[0].id, "w1", output=b"1", error=None)
-    ep.recycle("w1")
+    ep.crew.done(jobs[0].id, "w1", output=b"1", error=None)
+    ep.crew.recycle("w1")
     waiting = submit(ep)
     asked = asyncio.ensure_future(take(ep, "w1"))
     await asyncio.sleep(1.0)
     assert (workers.ended, asked.done()) == ([], False)
-    ep.done(jobs[1].id, "w1", output=b"1", error=None)
+    ep.crew.done(jobs[1].id, "w1", output=b"1", error=None)
     assert workers.ended == ["w1"]
     assert await asked == []
     assert (waiting.status, [job.retries for job in jobs]) == ("IN_QUEUE", [0, 0])
@@ -276,8 +276,8 @@ async def test_a_foreign_worker_that_wants_a_fresh_start_gets_further_jobs() -> 
     ep = endpoint()
     first, second = submit(ep), submit(ep)
     assert await take(ep, "w1") == [first.id]
-    ep.done(first.id, "w1", output=b"1", error=None)
-    ep.recycle("w1")
+    ep.crew.done(first.id, "w1", output=b"1", error=None)
+    ep.crew.recycle("w1")
     assert await take(ep, "w1") == [second.id]
 
 
