@@ -5,11 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SDK := $(VENV)/.sdk-ready
+BENCH := $(VENV)/.bench-ready
 
-.PHONY: help run test check schema format clean torture-local
+.PHONY: help run test check schema format clean bench bench-local torture torture-simulation torture-kills \
+	torture-prefixes torture-disks torture-interrupts torture-local torture-mutations
 
 help:  ## Print this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("runner needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -23,6 +25,11 @@ $(SDK): $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,sdk]'
 	@touch $@
 
+$(BENCH): $(READY)
+	@echo "adding what the benchmarks compare with (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,sdk,bench]'
+	@touch $@
+
 run: $(READY)  ## Run jobs/hello.yaml on the embedded local endpoint
 	@$(BIN)/runner run jobs/hello.yaml
 
@@ -30,8 +37,36 @@ run: $(READY)  ## Run jobs/hello.yaml on the embedded local endpoint
 test: $(SDK)  ## Run the test suite
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
+torture: $(SDK)  ## Try every fault, print the table, write docs/reliability.md: under 30 minutes
+	@$(BIN)/python -m torture $(ARGS)
+
+torture-simulation: $(SDK)  ## Live thousands of seeds on virtual time: ARGS="--seeds 5000"
+	@$(BIN)/python -m torture.simulation $(ARGS)
+
+torture-kills: $(SDK)  ## Kill real processes at each step and at random, and break the service: ARGS="--list"
+	@$(BIN)/python -m torture.kills $(ARGS)
+
+torture-prefixes: $(SDK)  ## Cut the power at every moment of a recorded batch
+	@$(BIN)/python -m torture.prefixes $(ARGS)
+
+torture-disks: $(SDK)  ## Let the disk fail under real processes: ARGS="--only EIO"
+	@$(BIN)/python -m torture.disks $(ARGS)
+
+torture-interrupts: $(SDK)  ## Signals, starts at once, memory, sleep, clocks, and 200 jobs in flight
+	@$(BIN)/python -m torture.interrupts $(ARGS)
+	@$(BIN)/python -m torture.load
+
 torture-local: $(SDK)  ## Kill workers of the local endpoint at random: ARGS="--seeds 30"
 	@$(BIN)/python -m torture.workers $(ARGS)
+
+bench: $(BENCH)  ## Measure the runner against its bars and its peers: ARGS="--only 1,2 --rounds 3"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-local: $(READY)  ## Time the local endpoint: ARGS="--jobs 3000"
+	@$(BIN)/python -m benchmarks.local_server $(ARGS)
+
+torture-mutations: $(SDK)  ## Break the engine in one place at a time, and see that the torture notices
+	@$(BIN)/python -m torture.mutations $(ARGS)
 
 check: $(READY)  ## Check format, lint and types
 	@$(BIN)/ruff format --check .

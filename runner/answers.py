@@ -223,7 +223,8 @@ def _status(fields: JsonObject) -> str | None:
 
 def _word(text: str) -> str:
     """*text* fit for a table cell. Odd characters are replaced, not removed: removal could make a final status."""
-    return "".join(c if c.isprintable() else "?" for c in text[:100])
+    text = text[:100]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _count(value: JsonValue) -> int | None:

@@ -12,13 +12,13 @@ from runner.dispatch import Feed, Lanes
 from runner.endpoint import LiveEndpoint
 from runner.events import Destination
 from runner.judge import StopAt
-from runner.ledger import KeyIndex, Ledger
+from runner.ledger import Ledger
 from runner.live import Live
-from runner.network import WIDTH
+from runner.occurrences import KeyIndex
 from runner.outputs import Outputs
 from runner.payload import wire_policy, wire_s3_config
 from runner.plan import JobPlan, Occurrences, Same
-from runner.policy import DEFAULT_TTL_S, Looks, RetryPolicy
+from runner.policy import DEFAULT_EXECUTION_TIMEOUT_S, DEFAULT_TTL_S, Looks, RetryPolicy
 from runner.received import Received
 from runner.record import Recorder
 from runner.runs import Run
@@ -46,6 +46,7 @@ class Assembly:
         artifacts: Artifacts,
         terms: Mapping[str, Terms],
         elsewhere: Mapping[Destination, LiveEndpoint],
+        masker: Masker,
         clock: Clock,
         stack: ExitStack,
     ) -> None:
@@ -55,6 +56,7 @@ class Assembly:
         self._artifacts = artifacts
         self._terms = terms
         self._elsewhere = elsewhere
+        self._masker = masker
         self._clock = clock
         self._stack = stack
         self._known = stack.enter_context(Ledger.read_only(live.folder.ledger)).knows if live.resumed else _nothing
@@ -66,13 +68,15 @@ class Assembly:
         switch, tally = live.switches[name], live.tally.jobs[name]
         if endpoint.refusal is not None:
             switch.close(Reason.REFUSED)
+        asked = self._terms[name]
+        endpoint.expect(ttl_s=asked.ttl_s, execution_s=asked.execution_timeout_s or DEFAULT_EXECUTION_TIMEOUT_S)
         # A resume of which nothing is pending but what was taken up before does not read the data again.
         runs = self._runs(planned, same) if tally.pending > len(first) else iter(())
         return Lanes(
             name=name,
             feed=Feed(runs, first, known=self._known, switch=switch, clock=self._clock),
-            width=max(1, min(job.concurrency or WIDTH, spec.concurrency or WIDTH, tally.pending)),
-            terms=self._terms[name],
+            width=max(1, min(job.concurrency or tally.pending, endpoint.width.most, tally.pending)),
+            terms=asked,
             retry=RetryPolicy(job.retry.attempts, job.retry.outcomes, job.retry.wait_initial_s, job.retry.wait_max_s),
             resubmit=job.on_answer_lost == "resubmit",
             stop_at=StopAt(
@@ -88,6 +92,7 @@ class Assembly:
                 self._job_file.vars,
                 self._artifacts,
                 loopback=isinstance(spec, LocalEndpoint),
+                masker=self._masker,
             ),
             clock=self._clock,
             switch=switch,
@@ -136,6 +141,8 @@ def _secret(text: str, name: str, masker: Masker | None) -> Secret:
         for variable in variables.names(text):
             if os.environ.get(variable):
                 masker.add(Secret(os.environ[variable], name=f"${{{variable}}}"))
+        for default in variables.defaults(text):  # a literal, and the manifest has what the job file says
+            masker.add(Secret(default, name=f"the default in {name}"))
     return secret
 
 

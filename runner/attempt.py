@@ -95,6 +95,8 @@ class Attempt:
             looks=looks,
             ttl_s=self._terms.ttl_s,
             kept_s=kept_s,
+            job=work.run.job,
+            at_once=is_resumed or self._terms.mode == "sync",
         )
         streaming = None
         if self._terms.mode == "stream":

@@ -311,10 +311,31 @@ def point_latest(folder: Folder) -> None:
 
 def newest_first(root: Path) -> list[Folder]:
     """The batches in *root* that have a ledger, the newest start first."""
+    return [folder for folder in _folders(root) if folder.ledger.exists()]
+
+
+def _folders(root: Path) -> list[Folder]:
     if not root.is_dir():
         return []
     found = [Folder(path) for path in root.iterdir() if _ID.fullmatch(path.name) and not path.is_symlink()]
-    return sorted((f for f in found if f.ledger.exists()), key=lambda f: f.id, reverse=True)
+    return sorted(found, key=lambda folder: folder.id, reverse=True)
+
+
+def check_newest(root: Path) -> None:
+    """
+    Make sure that the newest batch in *root* has not lost its ledger: nobody could say any more what it sent. A kill
+    leaves no such folder, for results.jsonl is made after the ledger.
+
+    Raises:
+        UsageError: it has.
+    """
+    newest = next((one for one in _folders(root) if one.ledger.exists() or one.results.exists()), None)
+    if newest is not None and not newest.ledger.exists():
+        raise UsageError(
+            f"{newest.ledger} is gone, and {newest.results.name} beside it is not: nobody knows which jobs batch"
+            f" {newest.id} sent",
+            fix="restore it from a copy, or start a new batch with --fresh, which may pay again for what was sent",
+        )
 
 
 def find(name: str, outputs: Path) -> Folder:

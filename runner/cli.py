@@ -290,7 +290,28 @@ def purge(
     return command(file, endpoint, confirmed=yes, local_url=local, token_env=token_env, as_json=as_json)
 
 
-@app.command()
+BAD_DAYS = """\b
+FAULT is [OPERATION:]KIND[=HOW OFTEN][,OPTION=VALUE], and the first that is due happens:
+  429=5%                 one request in twenty, by chance
+  run:reset_after=3      the first three submits: queued, but the answer is lost
+  status:502=20/200      the first 20 of every 200 looks
+  429=3,retry_after=2s   says when to come again, in seconds; retry_at=2s: as a date
+  not_found=500ms        of each job, for so long after its submit
+  paused=8s              in the first 8 s
+  slow=1/10,over=5s      every tenth answer, in small pieces
+  unknown_status=1%,shown=RUNNING
+\b
+Kinds that refuse a request:
+  429 500 502 503 504 paused not_found reset_before
+Kinds that carry it out, and spoil the answer:
+  500_after 502_after 503_after 504_after reset_after slow cut wrong_type html
+  unknown_status duplicate_chunk lost_chunk
+States of the endpoint:
+  cold_start=20s throttled=2 unhealthy=1 times_out
+"""
+
+
+@app.command(epilog=BAD_DAYS)
 def serve(
     file: Annotated[
         Path,
@@ -304,12 +325,33 @@ def serve(
     log: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Append every accepted job to this file, as JSON lines.")
     ] = None,
+    rate_limits: Annotated[
+        bool,
+        typer.Option("--rate-limits", help="Hold clients to RunPod's rate limits; say at the end what that refused."),
+    ] = False,
+    retention: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long results are kept; those of /runsync at most 1m.")
+    ] = "30m",
+    fault: Annotated[
+        list[str], typer.Option(metavar="FAULT", help="Have this go wrong, see below; may be repeated.")
+    ] = [],  # noqa: B006 - typer makes a new list for each call
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed and requests meet the same faults.")] = 0,
+    fault_header: Annotated[
+        bool, typer.Option("--fault-header", help="Let a request ask for a fault by itself: 'X-Runner-Fault: 502'.")
+    ] = False,
 ) -> int:
-    """Serve the local endpoints of a job file, or one handler, by themselves."""
-    from runner.commands.serve import Where
+    """Serve the local endpoints of a job file, or one handler, by themselves, on good days and bad ones."""
+    from runner.commands.serve import Manner, Where
     from runner.commands.serve import serve as command
 
-    return command(file, Where(host=host, port=port, token_env=token_env, log=log))
+    manner = Manner(
+        faults=tuple(fault),
+        seed=seed,
+        fault_header=fault_header,
+        rate_limits=rate_limits,
+        retention_s=_duration("--retention", retention, example="30m"),
+    )
+    return command(file, Where(host=host, port=port, token_env=token_env, log=log), manner)
 
 
 @app.command()
@@ -393,6 +435,8 @@ def _told(error: Exception) -> int:
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's UsageError, which typer does not export
         error.show()
         return int(error.exit_code)
-    traceback.print_exception(error)
+    from runner.secret import masked
+
+    print(masked("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     print("this is a bug in runner; please report it with the lines above", file=sys.stderr)
     return EXIT_BUG

@@ -31,7 +31,7 @@ from runner.options import Options
 from runner.plan import Plan, no_plan
 from runner.reconcile import Reconciled
 from runner.record import Recorder
-from runner.resume import check_options, past_submits, reopen, unsuccessful
+from runner.resume import check_options, most_urgent_first, past_submits, reopen, unsuccessful
 from runner.sample import gate, sampling
 from runner.states import Verdict
 from runner.store import Store
@@ -68,6 +68,7 @@ class Conduct:
         self._lock = lock
         self._stack = stack
         self._reconciled: Reconciled | None = None  # none where the plan is surely the batch's own
+        self._whole: JsonObject | None = None  # the runs by job that a resumed batch has, where that is so
 
     async def run(
         self, root: Path, resumed: Folder | None, watch: Callable[[Live], None] | None, *, made: Folder | None = None
@@ -99,6 +100,8 @@ class Conduct:
         works = self._reopen(store)
         if self._reconciled is not None:
             works = self._reconciled.compare(store, folder, works, network.masker, now=self._clock.now())
+        elif self._whole not in (None, ledger.noted("plan")):
+            ledger.note(plan=self._whole)  # what was left out while the data were others is in the plan again
         now, monotonic = self._clock.now(), self._clock.monotonic()
         recent = ledger.recent_submits(now - network.longest_window_s)
         endpoints = network.endpoints(past_submits(recent, now=now, monotonic=monotonic))
@@ -130,6 +133,7 @@ class Conduct:
             ledger.note(started_at=started_at, plan=told["plan"])
             for name, planned in self._plan.jobs.items():
                 ledger.plan_rows(name, planned.row_digests())
+            ledger.fold()
         try:
             aside.replace(folder.ledger)
             batch.sync_folder(folder.path)
@@ -146,10 +150,13 @@ class Conduct:
         check_options(told, overrides=self._options.chosen)
         if self._options.cancel:
             # Nothing is gone on with; but a run that was never sent has a line only as its data still say it.
-            if not is_same(told, self._plan, self._job_file.vars):
+            if is_same(told, self._plan, self._job_file.vars):
+                self._whole = told["plan"]
+            else:
                 self._plan = no_plan(self._job_file, only=self._options.only)
             return folder
         self._reconciled = Reconciled.of(told, self._options, self._job_file, self._plan)
+        self._whole = told["plan"] if self._reconciled is None else None
         return folder
 
     def _reopen(self, store: Store) -> list[Work]:
@@ -236,16 +243,24 @@ class Conduct:
             with ExitStack() as stack:
                 ledger = stack.enter_context(Ledger.read_only(live.folder.ledger))
                 assembly = Assembly(
-                    self._job_file, live, recorder, artifacts, self._terms, elsewhere, self._clock, stack
+                    self._job_file,
+                    live,
+                    recorder,
+                    artifacts,
+                    self._terms,
+                    elsewhere,
+                    network.masker,
+                    self._clock,
+                    stack,
                 )
                 async with sampling(every, recorder, self._clock, every_s=health.every_s):
                     lanes = [
                         assembly.lanes(
-                            planned,
+                            self._plan.jobs[name],
                             [work for work in works if work.run.job == name],
                             self._reconciled.same(ledger) if self._reconciled else None,
                         )
-                        for name, planned in self._plan.jobs.items()
+                        for name in most_urgent_first(self._plan.jobs, works)
                         if name in live.tally.jobs
                     ]
                     async with self._gates(live, recorder):

@@ -2,12 +2,13 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from runner.errors import RecordError, UsageError
+from runner.seal import Seal
 
 Row = sqlite3.Row
 """A row of an answer: its values by position and by name."""
@@ -27,6 +28,7 @@ class Database:
     def __init__(self, connection: sqlite3.Connection, what: str) -> None:
         self._db = connection
         self._what = what  # as a message names it
+        self._seal: Seal | None = None  # of one that is written to, and has one
 
     @classmethod
     def create(cls, path: Path, *, schema: str, version: int) -> Self:
@@ -36,16 +38,19 @@ class Database:
         return cls.open(path, version=version)
 
     @classmethod
-    def open(cls, path: Path, *, version: int) -> Self:
-        """Open the file at *path* to write; it must have *version*."""
+    def open(cls, path: Path, *, version: int, seal: Seal | None = None) -> Self:
+        """Open the file at *path* to write; it must have *version*. Commits are counted, and *seal* knows of them."""
         database = cls._opened(path, "rw", version)
+        database._seal = seal
         with _said_plainly(_named(path)):
-            database._db.execute("PRAGMA journal_mode = WAL")
+            (mode,) = database._db.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":  # SQLite doesn't call it an error
+                raise sqlite3.OperationalError(f"disk I/O error, its mode stays {mode!r}")
             database._db.execute("PRAGMA synchronous = FULL")
             # Keys come in no order, so a commit touches a page or two for each event: copy them back less often than
             # SQLite would, and keep them at hand.
             database._db.execute("PRAGMA wal_autocheckpoint = 8000")
-            database._db.execute("PRAGMA cache_size = -65536")
+            database._db.execute("PRAGMA cache_size = -4096")
         return database
 
     @classmethod
@@ -78,11 +83,40 @@ class Database:
     def close(self) -> None:
         """Close the file. What was committed stays."""
         self._db.close()
+        if self._seal is not None:
+            self._seal.close()
+
+    def fold(self) -> None:
+        """Bring everything from the WAL into the file itself. Closing does so, too, and says nothing where it fails."""
+        self.first("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @property
+    def commits(self) -> int:
+        """How many commits of a transaction a sealed file has seen."""
+        return int(self.first("PRAGMA application_id")[0])
+
+    def check(self) -> None:
+        """
+        Look through the whole file.
+
+        Raises:
+            RecordError: it is damaged.
+        """
+        said = self.first("PRAGMA quick_check(1)")[0]
+        if said != "ok":
+            raise RecordError(f"{self._what} is damaged: {str(said).splitlines()[-1]}", fix=_FIX_DAMAGED)
 
     def do(self, sql: str, values: Sequence[Value] = ()) -> int:
         """Run a statement that changes rows; how many it changed."""
         try:
             return self._db.execute(sql, values).rowcount
+        except sqlite3.Error as error:
+            raise _plainly(error, self._what) from error
+
+    def do_each(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Run a statement that changes rows once for each of *rows*."""
+        try:
+            self._db.executemany(sql, rows)
         except sqlite3.Error as error:
             raise _plainly(error, self._what) from error
 
@@ -105,6 +139,10 @@ class Database:
         """Make all changes of the block durable together when it ends, or none when it raises."""
         with self._until_committed("BEGIN IMMEDIATE"):
             yield
+            if self._seal is not None:
+                self.do(f"PRAGMA application_id = {self._seal.commits + 1}")
+        if self._seal is not None:
+            self._seal.committed()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -203,6 +203,8 @@ class Lanes:
         self._outputs = outputs
         self._clock = clock
         self._tally = tally
+        self._started = 0
+        self._idle = 0
 
     async def run(self) -> None:
         """Carry the job to its end, or as far as its switch lets it."""
@@ -213,9 +215,10 @@ class Lanes:
             for _ in known:  # here, so that they are there before the first lane of any job takes a place
                 for slots in (self._slots, self._endpoint.slots):
                     slots.take_over()
-            lanes = [group.create_task(self._follow(work), name=f"follow-{work.run.index}") for work in known]
-            lanes += [group.create_task(self._lane(), name=f"lane-{number}") for number in range(self._width)]
-            await asyncio.wait(lanes)
+            async with asyncio.TaskGroup() as lanes:
+                for work in known:
+                    lanes.create_task(self._follow(work), name=f"follow-{work.run.index}")
+                self._start_lane(lanes)
             timer.cancel()
         if self.switch.reason is Reason.ABANDON:
             self.stopped_because = "cancelled by 'runner cancel'"
@@ -249,12 +252,22 @@ class Lanes:
             for slots in (self._slots, self._endpoint.slots):
                 slots.release()
 
-    async def _lane(self) -> None:
+    def _start_lane(self, lanes: asyncio.TaskGroup) -> None:
+        """One lane waits for something to take up; when it has it, another one is started to wait, up to the width."""
+        if self._idle == 0 and self._started < self._width:
+            lanes.create_task(self._lane(lanes), name=f"lane-{self._started}")
+            self._started += 1
+            self._idle += 1
+
+    async def _lane(self, lanes: asyncio.TaskGroup) -> None:
         while await self._is_ready():
             async with self._slots, self._endpoint.slots:
                 work = self._feed.take()
                 if work is not None:
+                    self._idle -= 1
+                    self._start_lane(lanes)
                     await self._take_up(work)
+                    self._idle += 1
 
     async def _take_up(self, work: Work) -> None:
         self._tally.in_flight += 1

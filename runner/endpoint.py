@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from runner.answers import EndpointHealth
 from runner.clock import Clock
+from runner.crew import Crew
 from runner.errors import (
     EndpointRefused,
     Forbidden,
@@ -19,10 +21,14 @@ from runner.errors import (
     Unreachable,
 )
 from runner.events import Destination
-from runner.pace import BUCKETS, Pace
+from runner.hazard import Times
+from runner.looks import Known, Price
+from runner.oldest import Oldest
+from runner.pace import BUCKETS, Pace, Turn
 from runner.policy import backoff_s
 from runner.runpod import RunPod
 from runner.slots import Slots
+from runner.width import Width
 
 T = TypeVar("T")
 
@@ -34,6 +40,9 @@ CAPS = {"run": 190, "runsync": 380, "status": 380, "cancel": 19, "purge": 1, "he
 HELD = 300
 """Requests that may be held open at once; the rest of the cap stays free for plain looks."""
 
+OUTRUN_S = 0.25
+"""An end that is seen so much later than it came could have been seen earlier."""
+
 PATIENCE_S = 120.0
 """How long an endpoint that was never reached is tried before it is refused."""
 
@@ -43,7 +52,9 @@ class LiveEndpoint:
     One endpoint while a batch runs.
 
     Attributes:
-        slots: Taken by each run in flight, whichever job it is of.
+        slots: Taken by each run in flight, whichever job it is of; as many as its `width` says now.
+        oldest: The jobs in flight that are worth a look.
+        price: What a look costs.
         held: Taken by each status-sync that the server holds open.
         can_hold: False for good once the server turned out not to know status-sync.
         has_held: True for good once it answered one: from then on a 404 to it is about the job.
@@ -51,10 +62,17 @@ class LiveEndpoint:
         refusal: Why nothing more may be submitted; None while it may.
     """
 
-    def __init__(self, destination: Destination, client: RunPod, pace: Pace, clock: Clock, *, concurrency: int) -> None:
+    def __init__(
+        self, destination: Destination, client: RunPod, pace: Pace, clock: Clock, *, concurrency: int | None
+    ) -> None:
+        """*concurrency* is the most runs in flight, None for as many as keep the workers busy."""
         self.destination = destination
         self.client = client
-        self.slots = Slots(concurrency)
+        looks = pace.rates["status"]
+        self.width = Width(concurrency, looks_per_s=looks.count / looks.period_s)
+        self.slots = Slots(self.width.most)
+        self.oldest = Oldest()
+        self.price = Price()
         self.held = asyncio.Semaphore(HELD)
         self.can_hold = True
         self.has_held = False
@@ -71,6 +89,11 @@ class LiveEndpoint:
         self._held_until = 0.0
         self._checking = asyncio.Lock()
         self._known_at = -math.inf
+        self._crew = Crew()
+        self._executions = Times()
+        self._known: dict[str, Known] = {}
+        self._priced_at = clock.monotonic()
+        self._looks_wanted = 0
 
     async def call(self, operation: str, send: Callable[[], Awaitable[T]]) -> T:
         """
@@ -81,14 +104,20 @@ class LiveEndpoint:
             RunPodError: as `RunPod`'s method raises it. After a RateLimited the next call waits by itself.
         """
         self._check(operation)
+        self._looks_wanted += BUCKETS[operation] == "status"
         async with self._caps[BUCKETS[operation]]:
-            await self._turn(operation)
-            self._check(operation)
+            turn = await self._turn(operation)
             try:
+                self._check(operation)
                 answer = await send()
             except RunPodError as error:
+                turn.answered(self._clock.monotonic())
+                if isinstance(error, RateLimited):
+                    self._pace.refused(operation, turn, self._clock.monotonic())
                 await self._learn(error, operation)
                 raise
+            finally:
+                turn.answered(self._clock.monotonic())
         self._reached = True
         self._limited[BUCKETS[operation]] = 0
         return answer
@@ -110,19 +139,90 @@ class LiveEndpoint:
         async with self._checking:
             if self._known_at < since:
                 asked_at = self._clock.monotonic()
-                await self.call("health", self.client.health)
+                await self.health()
                 self._known_at = asked_at
 
-    async def _turn(self, operation: str) -> None:
+    async def health(self) -> EndpointHealth:
+        """
+        Read `/health`, and learn how many workers there are.
+
+        Raises:
+            EndpointRefused, RunPodError: as `call` does.
+        """
+        found = await self.call("health", self.client.health)
+        self._crew.saw(found.workers)
+        is_saturated = found.jobs.get("inQueue", 0) > 0 and not found.workers.get("idle", 0)
+        self.width.saw(self._crew.told, is_saturated=is_saturated)
+        self._fit()
+        return found
+
+    async def _turn(self, operation: str) -> Turn:
+        turns = self._turns[BUCKETS[operation]]
+        if not turns.locked() and self._pace.wait_s(operation, self._clock.monotonic()) <= 0:
+            return self._pace.spend(operation, self._clock.monotonic())
         # The lock is first come, first served, and lets one waiter sleep at a time; no await separates look and spend.
-        async with self._turns[BUCKETS[operation]]:
+        async with turns:
             while (wait_s := self._pace.wait_s(operation, self._clock.monotonic())) > 0:
                 await self._clock.sleep(wait_s)
-            self._pace.spend(operation, self._clock.monotonic())
+            return self._pace.spend(operation, self._clock.monotonic())
+
+    # What its jobs teach
+
+    def expect(self, *, ttl_s: float, execution_s: float) -> None:
+        """Runs are to come that RunPod forgets after *ttl_s*, and that may take *execution_s*."""
+        self.width.expect(ttl_s=ttl_s, execution_s=execution_s)
+        self._fit()
+
+    def known(self, job: str) -> Known:
+        """What the runs of *job* taught about how long they take here."""
+        return self._known.setdefault(job, Known())
+
+    def ended(self, job: str, *, ran_s: float | None, queued_s: float | None, waited_s: float | None) -> None:
+        """
+        Learn from the end of a run of *job*.
+
+        Args:
+            job: Its name in the job file.
+            ran_s: How long it ran on its worker; None where nobody says.
+            queued_s: How long it waited for a worker; None where nobody says.
+            waited_s: How long after it was among the oldest it ended, below 0 if before that; None if it was looked at
+                at once, whatever its age.
+        """
+        known = self.known(job)
+        if ran_s is not None:
+            known.executions.add(ran_s)
+            self._executions.add(ran_s)
+            self._crew.ended(ran_s, self._clock.monotonic())
+            if queued_s is None or queued_s <= max(0.1, 0.1 * ran_s):
+                self.width.starved()
+        if waited_s is not None:
+            known.waits.add(waited_s)
+            if waited_s < -OUTRUN_S:
+                self._crew.outran()
+        self._fit()
+
+    def priced(self) -> float:
+        """What a look costs now, in seconds of delay."""
+        now, rate = self._clock.monotonic(), self._pace.rates["status"]
+        since_s = now - self._priced_at
+        if since_s >= rate.period_s / 2:  # it takes a while until a new price shows in what is wanted
+            self.price.update(self._looks_wanted / (rate.count * since_s / rate.period_s))
+            self._priced_at, self._looks_wanted = now, 0
+        return self.price.price_s
+
+    def _fit(self) -> None:
+        """Bring the places in flight, and those to be looked at, in step with what is known."""
+        limit = self.width.limit(self._clock.monotonic(), workers=self._crew.told, execution_s=self._executions.mean_s)
+        if limit != self.slots.limit:
+            self.slots.resize(limit)
+        self.oldest.resize(self._crew.oldest())
 
     async def _learn(self, error: RunPodError, operation: str) -> None:
         self._reached = self._reached or error.status is not None
         log.warning("%s", error.message, extra={"endpoint": self.destination.name, "detail": error.detail})
+        if isinstance(error, RateLimited) or (error.status or 0) >= 500:
+            self.width.trouble(self._clock.monotonic())
+            self._fit()
         match error:
             case RateLimited():
                 self._slow_down(error, BUCKETS[operation])

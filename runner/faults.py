@@ -67,7 +67,7 @@ def fault(where: str, refusal: Refusal, *, masker: Masker, now: float) -> RunPod
     Args:
         where: Operation and endpoint, as the message shall name them.
         refusal: What was heard; the verdict rests on its status, so a cut body changes nothing.
-        masker: Masks our key, should the body echo it.
+        masker: Masks our secrets, should the body echo them.
         now: Seconds since the epoch, for a ``Retry-After`` that is a date.
     """
     status = refusal.status
@@ -84,9 +84,9 @@ def fault(where: str, refusal: Refusal, *, masker: Masker, now: float) -> RunPod
 
 
 def evidence(body: bytes, masker: Masker) -> str:
-    """The start of *body* for a person to read: no control characters, no key of ours, at most 2 KB."""
-    if len(body) >= LISTEN_BYTES:  # cut, maybe inside a key: half of it would pass the masker
-        body = body[: LISTEN_BYTES - _LONGEST_KEY_BYTES]
+    """The start of *body* for a person to read: no control characters, no secret of ours, at most 2 KB."""
+    if len(body) >= LISTEN_BYTES:  # cut, maybe inside a secret: half of it would pass the masker
+        body = body[: max(0, LISTEN_BYTES - max(_LONGEST_KEY_BYTES, masker.longest_bytes))]
     # Escapes go first, for one inside the key would hide it from the masker; the cut comes last, for the same reason.
     text = masker(plain(body.decode("utf-8", "replace")))
     return text.encode()[:DETAIL_BYTES].decode("utf-8", "ignore").strip()

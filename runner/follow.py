@@ -1,11 +1,14 @@
 """Wait on one submitted job until its status is final. Cancelling the wait leaves the job alone."""
 
+import asyncio
+import math
 from dataclasses import dataclass
 
 from runner.answers import RemoteJob
 from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
 from runner.errors import NotFound, RateLimited, RunPodError, TooLarge, Unreadable, Unsupported
+from runner.looks import bounded_s, wait_s
 from runner.policy import DEFAULT_LOOKS, DEFAULT_TTL_S, KEPT_S, Looks, backoff_s
 from runner.states import Outcome
 from runner.units import duration, elapsed
@@ -44,7 +47,8 @@ class Following:
     """
     The looks at one job. *submitted_at* is in seconds since the epoch, also after a restart.
 
-    RunPod knows an unfinished job for *ttl_s* seconds from its submit, and a result for *kept_s* from its end.
+    RunPod knows an unfinished job for *ttl_s* seconds from its submit, and a result for *kept_s* from its end. *job* is
+    the name in the job file: its runs teach how long they take. With *at_once* the first look is not waited for.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class Following:
         looks: Looks = DEFAULT_LOOKS,
         ttl_s: float = DEFAULT_TTL_S,
         kept_s: float = KEPT_S,
+        job: str = "",
+        at_once: bool = False,
     ) -> None:
         self.last_status: str | None = None
         self._endpoint = endpoint
@@ -72,6 +78,13 @@ class Following:
         # From here on a clock that nobody can set counts: else a step of the calendar would take the grace away.
         self._age_s = max(0.0, clock.now() - submitted_at) - clock.monotonic()
         self._sent_age_s = 0.0
+        self._job = job
+        self._at_once = at_once
+        self._learns_waits = not at_once
+        self._in_age_s = math.inf
+        self._came_in: asyncio.Future[None] | None = None
+        self._unended_age_s = 0.0
+        self._ran_s: float | None = None
         self._looks = 0
         self._asked_at = 0.0
         self._is_holding = False
@@ -88,9 +101,26 @@ class Following:
         """
         Ask until the job's status is final, or nobody knows the job any more. Faults on the way are not outcomes.
 
+        Asked a second time it looks at once, for something has happened to the job.
+
         Raises:
             EndpointRefused: the endpoint no longer lets us ask; the job is as it was.
         """
+        self._in_age_s = math.inf
+        self._place = self._endpoint.oldest.enter(self._submitted_at, self._come_in)
+        try:
+            return await self._until_final()
+        finally:
+            self._endpoint.oldest.leave(self._place)
+
+    def look_at_once(self) -> None:
+        """Something says that the job has ended, or soon will have."""
+        self._at_once = True
+
+    async def _until_final(self) -> RemoteJob | Vanished:
+        at_once, self._at_once = self._at_once, True
+        if not at_once:
+            await self._until_due()
         while True:
             try:
                 job = await self._look()
@@ -113,14 +143,16 @@ class Following:
                 self._seen_at = self._clock.now()
                 self._failures = self._missing = self._unreadable = 0
                 if job.is_final:
+                    self._learn(job)
                     return job
+                self._saw(job)
                 await self._pause()
 
     async def _look(self) -> RemoteJob:
         endpoint = self._endpoint
         self._looks += 1
         self._is_holding = False
-        if not endpoint.can_hold or endpoint.held.locked():
+        if not self._may_hold():
             return await endpoint.call("status", self._status)
         async with endpoint.held:
             try:
@@ -150,11 +182,83 @@ class Following:
 
     async def _pause(self) -> None:
         """Wait until the next look. What the server held this one for counts, where it held it at all."""
+        if not self._is_holding:
+            await self._until_due()
+            return
         took_s = self._clock.monotonic() - self._asked_at
-        if self._is_holding and took_s >= HELD_LOOK_S:
+        if took_s >= HELD_LOOK_S:
             await self._clock.sleep(max(0.0, self._bounds.least_s - took_s))
         else:
             await self._clock.sleep(self._bounds.wait_s(self._looks))
+
+    # When
+
+    async def _until_due(self) -> None:
+        """Wait until a look is worth it. One that the server will hold is, as soon as the job may be running."""
+        if not self._place.is_in and not await self._until_in():
+            return
+        if self._may_hold():
+            return
+        age_s = self.age_s
+        due_s = wait_s(
+            self._endpoint.known(self._job),
+            age_s=age_s,
+            in_s=age_s - self._in_age_s,
+            ran_s=self._ran_s,
+            looks=self._looks,
+            price_s=self._endpoint.priced(),
+            bounds=self._bounds,
+            ttl_s=self._ttl_s,
+        )
+        await self._clock.sleep(due_s)
+
+    async def _until_in(self) -> bool:
+        """Wait until the job is among the oldest; False when it has to be looked at before that."""
+        rarely_s = bounded_s(math.inf, age_s=self.age_s, bounds=self._bounds, ttl_s=self._ttl_s)
+        self._came_in = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(rarely_s):
+                await self._came_in
+        except TimeoutError:
+            if not self._place.is_in:
+                return False
+        finally:
+            self._came_in = None
+        return True
+
+    def _come_in(self) -> None:
+        self._in_age_s = self.age_s
+        if self._came_in is not None and not self._came_in.done():
+            self._came_in.set_result(None)
+
+    def _may_hold(self) -> bool:
+        endpoint = self._endpoint
+        return endpoint.can_hold and self._place.is_in and not endpoint.held.locked()
+
+    # What looks teach
+
+    def _saw(self, job: RemoteJob) -> None:
+        """It goes on: since when it runs, if that is told."""
+        self._unended_age_s = self._sent_age_s
+        if job.status == "IN_QUEUE":
+            self._ran_s = 0.0
+        elif job.delay_time_ms is None:
+            self._ran_s = None
+        else:
+            self._ran_s = max(0.0, self._sent_age_s - job.delay_time_ms / 1000)
+
+    def _learn(self, job: RemoteJob) -> None:
+        """It ended by itself: how long that took."""
+        if job.status not in ("COMPLETED", "FAILED"):
+            return
+        ran_s = None if job.execution_time_ms is None else job.execution_time_ms / 1000
+        queued_s = None if job.delay_time_ms is None else job.delay_time_ms / 1000
+        ended_age_s = self.age_s if self._is_holding else (self._unended_age_s + self.age_s) / 2
+        if ran_s is not None and queued_s is not None:
+            ended_age_s = min(self.age_s, max(self._unended_age_s, queued_s + ran_s))
+        # Below 0: it ended before anybody thought it worth a look.
+        waited_s = ended_age_s - min(self.age_s, self._in_age_s) if self._learns_waits else None
+        self._endpoint.ended(self._job, ran_s=ran_s, queued_s=queued_s, waited_s=waited_s)
 
     async def _back_off(self) -> None:
         self._failures += 1

@@ -6,34 +6,30 @@ A run gets its row when it is first intended, or settled without ever being sent
 
 import math
 import sys
-import unicodedata
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from runner import files
 from runner.database import Database, Row
+from runner.entries import Entries
+from runner.entries import Place as Place
+from runner.entries import Taken as Taken
+from runner.entries import folded as folded
 from runner.events import (
-    Accepted,
-    CancelDecided,
-    Claimed,
     Destination,
-    Ended,
     Ending,
     Event,
     FileClaim,
-    Intended,
-    Reopened,
     Sampled,
-    Settled,
-    Withdrawn,
 )
 from runner.runs import Run
-from runner.states import MOVES, Outcome, State
-from runner.values import MISSING, JsonObject, JsonValue, dump, parse
+from runner.seal import Seal
+from runner.states import Outcome, State
+from runner.values import MISSING, JsonValue, dump, parse
 
 VERSION = 2
 
@@ -54,10 +50,10 @@ CREATE TABLE attempts (
     key TEXT NOT NULL, attempt INTEGER NOT NULL, job TEXT NOT NULL, endpoint TEXT NOT NULL, base_url TEXT NOT NULL,
     endpoint_id TEXT NOT NULL, intended_at REAL NOT NULL, job_id TEXT, submitted_at REAL, cancel_at REAL,
     ended_at REAL, outcome TEXT, status TEXT, worker_id TEXT, delay_time_ms INTEGER, execution_time_ms INTEGER,
-    error TEXT, PRIMARY KEY (key, attempt)) WITHOUT ROWID;
+    error TEXT, PRIMARY KEY (key, attempt));
 CREATE INDEX attempts_by_time ON attempts (coalesce(submitted_at, ended_at, intended_at));
 CREATE INDEX attempts_by_execution_time ON attempts (job, execution_time_ms) WHERE execution_time_ms IS NOT NULL;
-CREATE INDEX attempts_again ON attempts (job) WHERE attempt > 1;
+CREATE INDEX attempts_again ON attempts (job, attempt) WHERE attempt > 1;
 CREATE TABLE plans (job TEXT PRIMARY KEY, rows BLOB NOT NULL);
 CREATE TABLE artifacts (name TEXT PRIMARY KEY, path TEXT NOT NULL, key TEXT NOT NULL, attempt INTEGER NOT NULL,
     sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL);
@@ -70,27 +66,6 @@ CREATE TABLE samples (endpoint TEXT NOT NULL, at REAL NOT NULL, jobs TEXT NOT NU
 # A plan's `rows` are the digests of the rows that a job was planned with, 64 bit each, sorted.
 # An artifact's `name` is its path as a file system may see it that ignores case and the form of accents.
 # A settled run's outcome, message and times are those of its line, which no attempt may have: a rejected run has none.
-
-MESSAGE_LENGTH = 1000
-"""Characters of an error message by which the report tells errors apart; attempts keep the whole of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a settled run's line stands in results.jsonl."""
-
-    offset: int
-    length: int
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A file name that another run has: its *path*, and which run."""
-
-    path: str
-    job: str
-    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +134,22 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the ledger at *path* to go on with it."""
-        return cls(Database.open(path, version=VERSION), path)
+        """
+        Open the ledger at *path* to go on with it.
+
+        Raises:
+            RecordError: it is damaged, or has lost what was written last, or can't be written.
+        """
+        with closing(Database.read_only(path, version=VERSION)) as found:  # so that a damaged one stays as it is
+            seal = Seal(path)
+            try:
+                seal.check(found.commits)
+                if not seal.is_whole:
+                    found.check()
+            except BaseException:
+                seal.leave()
+                raise
+        return cls(Database.open(path, version=VERSION, seal=seal), path)
 
     @classmethod
     def read_only(cls, path: Path) -> Self:
@@ -170,6 +159,10 @@ class Ledger:
     def close(self) -> None:
         """Close the file. What was committed stays."""
         self._db.close()
+
+    def fold(self) -> None:
+        """Let all that was committed be in the one file at `path`, durably, so that it can be given another name."""
+        self._db.fold()
 
     def __enter__(self) -> Self:
         return self
@@ -186,136 +179,14 @@ class Ledger:
         Returns:
             By run key, the claims that were not taken, because another run has one of the names.
         """
-        refused: dict[str, Taken] = {}
         if not events:
-            return refused
+            return {}
+        entries = Entries(self._db)
         with self._db.transaction():
             for event, place in events:
-                taken = self._apply(event, place)
-                if taken is not None:
-                    refused[taken[0]] = taken[1]
-        return refused
-
-    def _apply(self, event: Event, place: Place | None) -> tuple[str, Taken] | None:
-        match event:
-            case Claimed():
-                return self._claim(event)
-            case Reopened():
-                self._reopen(event)
-            case Intended():
-                self._intend(event)
-            case Withdrawn():
-                self._withdraw(event)
-            case Accepted():
-                self._attempt(event.key, event.attempt, job_id=event.job_id, submitted_at=event.at)
-                self._move(event.key, State.SUBMITTED)
-            case CancelDecided():
-                self._attempt(event.key, event.attempt, cancel_at=event.at)
-            case Ended():
-                self._attempt(event.key, event.attempt, **_ended(event.ending, event.at))
-                self._move(event.key, State.PENDING)
-            case Settled():
-                self._settle(event, place)
-            case Sampled():
-                row = (event.endpoint, event.at, dump(event.jobs), dump(event.workers), event.problem)
-                self._db.do("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", row)
-        return None
-
-    def _claim(self, event: Claimed) -> tuple[str, Taken] | None:
-        names = [folded(file.path) for file in event.files]
-        for name in names:
-            other = self._db.first(
-                "SELECT a.path, r.job, r.position FROM artifacts a JOIN runs r ON r.key = a.key"
-                " WHERE a.name = ? AND a.key != ?",
-                (name, event.key),
-            )
-            if other is not None:
-                return event.key, Taken(*other)
-        for name, file in zip(names, event.files, strict=True):
-            row = (name, file.path, event.key, event.attempt, file.sha256, file.size_bytes)
-            self._db.do("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?)", row)
-        return None
-
-    def _reopen(self, event: Reopened) -> None:
-        """
-        Let a settled run be run again. One that was never sent goes back to having no row, so that the plan has it.
-
-        Its line stays in results.jsonl until the batch ends; that no row speaks of it any more makes it superseded.
-        """
-        if self._db.do("DELETE FROM runs WHERE key = ? AND attempts = 0", (event.key,)):
-            return
-        reopened = self._db.do(
-            "UPDATE runs SET state = ?, reopened_after = attempts, outcome = NULL, message = NULL,"
-            " delay_time_ms = NULL, execution_time_ms = NULL, line_offset = NULL, line_length = NULL,"
-            " line_digest = NULL, settled_at = NULL WHERE key = ? AND settled_at IS NOT NULL AND state != ?",
-            (State.PENDING, event.key, State.SUCCEEDED),
-        )
-        assert reopened, f"run {event.key} can't be run again"
-
-    def _intend(self, event: Intended) -> None:
-        run, to = event.run, event.destination
-        if not self._db.first("SELECT 1 FROM runs WHERE key = ?", (run.key,)):
-            self._insert_run(run, state=State.PENDING, attempts=0)
-        self._move(run.key, State.SUBMITTING, attempts=event.attempt)
-        self._db.do(
-            "INSERT INTO attempts (key, attempt, job, endpoint, base_url, endpoint_id, intended_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (run.key, event.attempt, run.job, to.name, to.base_url, to.endpoint_id, event.at),
-        )
-
-    def _withdraw(self, event: Withdrawn) -> None:
-        self._move(event.key, State.PENDING, attempts=event.attempt - 1)
-        intent = "DELETE FROM attempts WHERE key = ? AND attempt = ? AND job_id IS NULL"
-        assert self._db.do(intent, (event.key, event.attempt)), f"run {event.key} was accepted, and can't be withdrawn"
-        if event.attempt == 1:  # it never was anything else than pending, so it goes back to having no row
-            self._db.do("DELETE FROM runs WHERE key = ?", (event.key,))
-
-    def _settle(self, event: Settled, place: Place | None) -> None:
-        assert place is not None, "a settled run has a line"
-        run, ending = event.run, event.ending
-        if ending is not None:  # an attempt that ended before keeps its own ending
-            self._update(
-                "attempts",
-                _ended(ending, event.at),
-                "key = ? AND attempt = ? AND ended_at IS NULL",
-                (run.key, event.attempts),
-            )
-        # The line knows better: a kill between the two may have kept the last withdrawal from the ledger.
-        self._db.do("DELETE FROM attempts WHERE key = ? AND attempt > ?", (run.key, event.attempts))
-        columns: dict[str, object] = {
-            "state": event.state,
-            "attempts": event.attempts,
-            "outcome": ending.outcome if ending else None,
-            "message": _message(event),
-            "delay_time_ms": ending.delay_time_ms if ending else None,
-            "execution_time_ms": ending.execution_time_ms if ending else None,
-            "line_offset": place.offset,
-            "line_length": place.length,
-            "line_digest": place.digest,
-            "settled_at": event.at,
-        }
-        # From any state that is not final: a line that is adopted may be several moves ahead of the ledger.
-        if not self._update("runs", columns, "key = ? AND settled_at IS NULL", (run.key,)):
-            self._insert_run(run, **columns)
-
-    def _insert_run(self, run: Run, **columns: object) -> None:
-        columns |= {"key": run.key, "job": run.job, "position": run.index, "given": _given(run)}
-        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-        self._db.do(f"INSERT INTO runs ({names}) VALUES ({marks})", tuple(columns.values()))
-
-    def _move(self, key: str, to: State, **columns: object) -> None:
-        """Give the run *key* its next state, where that is a legal move."""
-        origins = _ORIGINS[to]
-        where = f"key = ? AND state IN ({', '.join('?' * len(origins))})"
-        assert self._update("runs", {"state": to, **columns}, where, (key, *origins)), f"run {key} can't become {to}"
-
-    def _attempt(self, key: str, attempt: int, **columns: object) -> None:
-        known = self._update("attempts", columns, "key = ? AND attempt = ?", (key, attempt))
-        assert known, f"attempt {attempt} of run {key} has no row"
-
-    def _update(self, table: str, columns: Mapping[str, object], where: str, which: tuple[object, ...]) -> bool:
-        setting = ", ".join(f"{name} = ?" for name in columns)
-        return self._db.do(f"UPDATE {table} SET {setting} WHERE {where}", (*columns.values(), *which)) == 1
+                entries.enter(event, place)
+            entries.flush()
+        return entries.refused
 
     def close_gaps(self, **values: JsonValue) -> None:
         """
@@ -566,27 +437,6 @@ class Ledger:
         ]
 
 
-class KeyIndex:
-    """Counts equal runs on disk, in a file that goes away by itself, so that a long plan needs no memory."""
-
-    def __init__(self) -> None:
-        self._db = Database.scratch(
-            schema="CREATE TABLE seen (digest BLOB PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID"
-        )
-
-    def count(self, digest: bytes) -> int:
-        """How often *digest* was counted before; counts it once more."""
-        (count,) = self._db.first(
-            "INSERT INTO seen VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET count = count + 1 RETURNING count",
-            (digest,),
-        )
-        return int(count) - 1
-
-    def close(self) -> None:
-        """Let the file go."""
-        self._db.close()
-
-
 _PLACES = "SELECT line_offset, line_length, line_digest FROM runs"
 
 
@@ -596,25 +446,6 @@ def _times(job: str | None, column: str) -> tuple[str, tuple[str, ...]]:
     if job is None:
         return f"FROM runs WHERE {column} IS NOT NULL", ()
     return f"FROM runs WHERE job = ? AND {column} IS NOT NULL", (job,)
-
-
-_ORIGINS = {to: tuple(state for state, moves in MOVES.items() if to in moves and not state.is_final) for to in State}
-"""The states from which each state may be entered, save by who reopens a run."""
-
-
-def _ended(ending: Ending | None, at: float) -> dict[str, object]:
-    """The columns of an attempt that ended."""
-    if ending is None:
-        return {"ended_at": at}
-    return {
-        "ended_at": at,
-        "outcome": ending.outcome,
-        "status": ending.status,
-        "worker_id": ending.worker_id,
-        "delay_time_ms": ending.delay_time_ms,
-        "execution_time_ms": ending.execution_time_ms,
-        "error": None if ending.error is None else dump(ending.error).decode(),
-    }
 
 
 def _ending(row: Row) -> Ending:
@@ -628,29 +459,6 @@ def _ending(row: Row) -> Ending:
         delay_time_ms=row["delay_time_ms"],
         execution_time_ms=row["execution_time_ms"],
     )
-
-
-def _message(event: Settled) -> str | None:
-    """What the report says went wrong, the exception's type first where it is known; None when nothing did."""
-    error = event.ending.error if event.ending else None
-    if error is None or event.state is State.SUCCEEDED:
-        return None
-    kind, message = error.get("type"), error["message"]
-    if kind and not message.startswith(kind):
-        message = f"{kind}: {message}" if message else kind
-    return str(message[:MESSAGE_LENGTH])
-
-
-def folded(path: str) -> str:
-    """*path* as a file system may see it that ignores case and the form of accents."""
-    return unicodedata.normalize("NFC", path).casefold()
-
-
-def _given(run: Run) -> str:
-    given: JsonObject = {"row": run.row, "matrix": run.matrix, "repeat": run.repeat, "input": run.input}
-    marks = files.marks(run.input)
-    more = {"problem": run.problem, "files": marks}
-    return dump(given | {name: value for name, value in more.items() if value}).decode()
 
 
 def _run(row: Row) -> Run:

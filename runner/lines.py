@@ -9,7 +9,12 @@ _SECRET_LINE = re.compile(
     r"""(?P<before>(?:api_?key|access_id|token|secret|password|webhook)["']?\s*:)(?P<value>.*)""", re.IGNORECASE
 )
 REFERENCE = re.compile(r"""\s*["']?\$\{\w+\}["']?\s*([,}#].*)?""")
-_RUNPOD_KEY = re.compile(r"\brpa_\w+", re.IGNORECASE)
+_IN_PASSING = re.compile(
+    r"""\brpa_\w+  # a key of RunPod's
+    | (?<=://)[^\s/@"']+(?=@)  # a user name and password in a URL
+    | (?<=[?&])[\w.-]*(?:key|token|secret|password|signature|sig)=[^\s&#"']+""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 @dataclass(slots=True)
@@ -49,5 +54,5 @@ def masked(text: str) -> list[str]:
             line = line[: match.start("value")] + stars(match["value"])
         else:
             hidden = -1
-        lines.append(_RUNPOD_KEY.sub(lambda key: stars(key[0]), line))
+        lines.append(_IN_PASSING.sub(lambda found: stars(found[0]), line))
     return lines

@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from runner import startup, variables
 from runner.check import JobFile
@@ -13,20 +13,24 @@ from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
 from runner.errors import UsageError
 from runner.events import EMBEDDED, Destination
-from runner.local.server import LocalServer, Served
 from runner.pace import Pace
 from runner.runpod import RunPod, open_session
 from runner.secret import Masker, Secret
 from runner.spec import Endpoint, LocalEndpoint, RateLimits, RemoteEndpoint
 
-WIDTH = 200
-"""Runs in flight on an endpoint whose ``concurrency`` is not set."""
+if TYPE_CHECKING:
+    from runner.local.server import Served  # a sixth of what importing this would take, and most need no server
 
 workers_log = logging.getLogger("runner.workers")
 
+# A command without a log of its own says by itself what is worth saying: it must not appear on stderr a second time.
+logging.getLogger("runner").addHandler(logging.NullHandler())
 
-def served(name: str, endpoint: LocalEndpoint, job_file: JobFile) -> Served:
+
+def served(name: str, endpoint: LocalEndpoint, job_file: JobFile) -> "Served":
     """The local *endpoint* of *job_file*, as the server takes it."""
+    from runner.local.server import Served
+
     if endpoint.command is not None:
         command = startup.words(endpoint.command, os.environ)
         return Served(name, None, workers=endpoint.workers, command=command, folder=job_file.folder)
@@ -45,6 +49,14 @@ def secret_names(job_file: JobFile) -> list[str]:
     """The environment variables that hold the file's API keys."""
     remote = [one for one in job_file.endpoints.values() if isinstance(one, RemoteEndpoint)]
     return sorted({name for one in remote for name in variables.names(one.api_key)})
+
+
+def _sounding(job_file: JobFile) -> list[str]:
+    """The environment variables of endpoints that hold secrets by their names, as a token in a worker's command."""
+    texts = []
+    for one in job_file.endpoints.values():
+        texts += [one.command or ""] if isinstance(one, LocalEndpoint) else [one.id, one.base_url]
+    return [name for text in texts for name in variables.names(text) if variables.sounds_secret(name)]
 
 
 def hidden_names(job_file: JobFile) -> list[str]:
@@ -88,7 +100,7 @@ class Network:
             elif local:
                 self._token = self._served_token()
             self._session = await stack.enter_async_context(open_session())
-            for name in secret_names(self._job_file):
+            for name in (*secret_names(self._job_file), *_sounding(self._job_file)):
                 if os.environ.get(name):
                     self.masker.add(Secret(os.environ[name], name=f"${{{name}}}"))
             self._stack = stack.pop_all()
@@ -107,6 +119,8 @@ class Network:
     async def _embed(self, local: Mapping[str, LocalEndpoint], stack: AsyncExitStack) -> None:
         self._token = Secret(secrets.token_urlsafe(24), name="the embedded endpoint's token")
         self.masker.add(self._token)
+        from runner.local.server import LocalServer
+
         server = LocalServer(
             [served(name, one, self._job_file) for name, one in local.items()],
             token=self._token.reveal(),
@@ -173,11 +187,11 @@ class Network:
             key = Secret(variables.resolve(spec.api_key, os.environ), name=spec.api_key)
             limits = spec.rate_limits
         url = self._embedded.base_url if to.base_url == EMBEDDED else to.base_url
-        client = RunPod(self._session, base_url=url, endpoint_id=to.endpoint_id, api_key=key)
+        client = RunPod(self._session, base_url=url, endpoint_id=to.endpoint_id, api_key=key, masker=self.masker)
         rates = {bucket: getattr(limits, bucket) for bucket in RateLimits.model_fields}
         # Nobody wrote down by which of the two a submit went, so each counts it.
         pace = Pace(rates, {"run": past, "runsync": past})
-        return LiveEndpoint(to, client, pace, self._clock, concurrency=spec.concurrency or WIDTH)
+        return LiveEndpoint(to, client, pace, self._clock, concurrency=spec.concurrency)
 
 
 def _sent_by(to: Destination, specs: Iterable[tuple[str, Endpoint]]) -> Endpoint:

@@ -8,6 +8,7 @@ from runner.artifacts import ArtifactError, Artifacts, Wanted
 from runner.check import Templates
 from runner.events import Ending, FileClaim
 from runner.render import RenderError, Scope
+from runner.secret import Masker
 from runner.states import Outcome
 from runner.values import MISSING, JsonObject, JsonValue
 from runner.work import Work
@@ -22,14 +23,24 @@ class Outputs:
     """
     The outputs of one job.
 
-    *loopback* says whether artifacts may be fetched from this machine: the job runs on a local endpoint.
+    *loopback* says whether artifacts may be fetched from this machine: the job runs on a local endpoint. *masker* masks
+    what is said of an output, which may hold what the worker was sent; the output itself stays as it is.
     """
 
-    def __init__(self, templates: Templates, vars_: JsonObject, artifacts: Artifacts, *, loopback: bool) -> None:
+    def __init__(
+        self,
+        templates: Templates,
+        vars_: JsonObject,
+        artifacts: Artifacts,
+        *,
+        loopback: bool,
+        masker: Masker | None = None,
+    ) -> None:
         self._templates = templates
         self._vars = vars_
         self._artifacts = artifacts
         self._loopback = loopback
+        self._masker = Masker() if masker is None else masker
 
     async def finish(self, work: Work, ending: Ending) -> Ending:
         """
@@ -42,7 +53,7 @@ class Outputs:
             ending = self._judged(work, ending)
         if ending.outcome is Outcome.COMPLETED and self._templates.artifacts:
             ending = await self._with_artifacts(work, ending)
-        return ending
+        return ending if ending.error is None else replace(ending, error=self._masker.within(ending.error))
 
     def _judged(self, work: Work, ending: Ending) -> Ending:
         if self._templates.success_when is None:

@@ -11,8 +11,9 @@ from runner.batch import Folder
 from runner.check import JobFile
 from runner.drift import drift, is_same, rest
 from runner.errors import UsageError
-from runner.ledger import KeyIndex, Ledger
+from runner.ledger import Ledger
 from runner.manifest import manifest, renewed
+from runner.occurrences import KeyIndex
 from runner.options import Options
 from runner.plan import JobPlan, Occurrences, Plan, Same
 from runner.secret import Masker

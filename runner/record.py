@@ -7,8 +7,8 @@ What comes in while a commit is under way goes into the next one, so that a sync
 import asyncio
 import queue
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from runner.errors import RecordError
@@ -16,8 +16,10 @@ from runner.events import Claimed, Event
 from runner.ledger import Taken
 from runner.store import Store
 
-Done = Future[Taken | None]
+Done = asyncio.Future[Taken | None]
 """Resolved when an event is on disk; a claim that was not taken says who has the name."""
+
+Entry = tuple[Event, Done | None]
 
 GROUP = 500
 """At most this many events share a commit: it bounds what waits in memory, not what is lost."""
@@ -28,13 +30,17 @@ class Recorder:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._queue: queue.SimpleQueue[tuple[Event, Done | None] | None] = queue.SimpleQueue()
+        self._waiting: deque[Entry] = deque()
+        self._is_writing = False  # or is about to
+        self._groups: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._failure: RecordError | None = None
         self._is_closed = False
-        self._ended: Future[None] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: asyncio.Future[None] | None = None  # there while somebody waits for the end
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         self._thread.start()
         return self
 
@@ -46,8 +52,10 @@ class Recorder:
             RecordError: something that was told could not be written, and nobody has said so yet.
         """
         self._is_closed = True
-        self._queue.put(None)
-        await _waited_out(asyncio.wrap_future(self._ended))
+        if self._is_writing:
+            self._idle = asyncio.get_running_loop().create_future()
+            await _waited_out(self._idle)
+        self._groups.put(None)
         self._thread.join()
         if kind is None:
             self._check()
@@ -73,9 +81,7 @@ class Recorder:
         Raises:
             RecordError: it could not be written, nor will anything after it.
         """
-        done: Done = Future()
-        self._put(event, done)
-        await asyncio.wrap_future(done)
+        await self._told(event)
 
     async def claim(self, event: Claimed) -> Taken | None:
         """
@@ -84,56 +90,70 @@ class Recorder:
         Raises:
             RecordError: as for `record`.
         """
-        done: Done = Future()
+        return await self._told(event)
+
+    def _told(self, event: Event) -> Done:
+        assert self._loop is not None
+        done: Done = self._loop.create_future()
         self._put(event, done)
-        return await asyncio.wrap_future(done)
+        return done
 
     def _put(self, event: Event, done: Done | None) -> None:
         self._check()
         assert not self._is_closed, f"nobody is left to record {event}"
-        self._queue.put((event, done))
+        self._waiting.append((event, done))
+        if not self._is_writing:
+            self._begin_soon()
 
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
 
+    def _begin_soon(self) -> None:
+        """Begin a group once all that happens in this turn of the loop has been said: it is one wakeup, one commit."""
+        assert self._loop is not None
+        self._is_writing = True
+        self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+        self._hand_over(group)
+
+    def _hand_over(self, group: list[Entry]) -> None:
+        self._groups.put(group)
+
     def _work(self) -> None:
-        try:
-            self._write_groups()
-        finally:
-            self._ended.set_result(None)
+        assert self._loop is not None
+        while (group := self._groups.get()) is not None:
+            refused = self._write(group)
+            self._loop.call_soon_threadsafe(self._end, group, refused)
 
-    def _write_groups(self) -> None:
-        while (group := self._next_group()) is not None:
-            self._write_group(group)
-
-    def _write_group(self, group: Sequence[tuple[Event, Done | None]]) -> None:
-        refused: dict[str, Taken] = {}
+    def _write(self, group: Sequence[Entry]) -> dict[str, Taken]:
+        """Write *group*, unless one before it could not be; the claims that were not taken."""
         try:
             if self._failure is None:
-                refused = self._store.write([event for event, _ in group])
+                return self._store.write([event for event, _ in group])
         except RecordError as error:
             self._failure = error
         except BaseException as error:  # noqa: BLE001 - a bug in the writer must reach whoever waits, not vanish
             self._failure = RecordError(f"the recorder failed: {error!r}")
             self._failure.__cause__ = error
-        for event, done in group:
-            if done is not None:
-                taken = refused.get(event.key) if isinstance(event, Claimed) else None
-                _resolve(done, taken, self._failure)
+        return {}
 
-    def _next_group(self) -> list[tuple[Event, Done | None]] | None:
-        first = self._queue.get()
-        if first is None:
-            return None
-        group = [first]
-        while len(group) < GROUP and not self._queue.empty():
-            following = self._queue.get()
-            if following is None:
-                self._queue.put(None)
-                break
-            group.append(following)
-        return group
+    def _end(self, group: Sequence[Entry], refused: Mapping[str, Taken]) -> None:
+        """Tell all who wait for an event of *group* what became of it, and begin what was said meanwhile."""
+        for event, done in group:
+            if done is None or done.done():  # whoever waited was cancelled
+                continue
+            if self._failure is None:
+                done.set_result(refused.get(event.key) if isinstance(event, Claimed) else None)
+            else:
+                done.set_exception(self._failure)
+        self._is_writing = False
+        if self._waiting:
+            self._begin_soon()  # after those who were told have said what they do next
+        elif self._idle is not None:
+            self._idle.set_result(None)
 
 
 async def _waited_out(waiter: asyncio.Future[None]) -> None:
@@ -146,12 +166,3 @@ async def _waited_out(waiter: asyncio.Future[None]) -> None:
             cancelled = error
     if cancelled is not None:
         raise cancelled
-
-
-def _resolve(done: Done, taken: Taken | None, failure: RecordError | None) -> None:
-    if not done.set_running_or_notify_cancel():
-        return
-    if failure is None:
-        done.set_result(taken)
-    else:
-        done.set_exception(failure)

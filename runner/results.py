@@ -10,7 +10,7 @@ from runner.clock import iso
 from runner.events import Accepted, Ending, Settled
 from runner.runs import Run
 from runner.states import Outcome, State
-from runner.values import MISSING, JsonObject, dump, parse
+from runner.values import MISSING, JsonObject, dump_line, parse
 
 
 def line(
@@ -53,7 +53,7 @@ def line(
         "settled_at": iso(settled_at),
         "artifacts": list(ending.artifacts) if ending else [],
     }
-    return dump(shown) + b"\n"
+    return dump_line(shown)
 
 
 def settled(text: bytes) -> Settled:

@@ -1,10 +1,10 @@
 """Decide where a batch goes on: which one, whether it still is the same, and what its open runs need first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner.batch import Folder, newest_first
+from runner.batch import Folder, check_newest, newest_first
 from runner.errors import UsageError
 from runner.events import EMBEDDED, Ended, Event, Reopened
 from runner.ledger import Ledger, OpenRun
@@ -44,7 +44,11 @@ def newest_unfinished(root: Path) -> tuple[Folder, Progress] | None:
     """
     The newest batch in *root*, if runs of it are not settled, or it was killed before it said what it came to; None
     when there is none, or it is finished.
+
+    Raises:
+        UsageError: its ledger is gone.
     """
+    check_newest(root)
     for folder in newest_first(root)[:1]:
         found = progress(folder)
         return (folder, found) if found.unfinished or not found.has_ended else None
@@ -103,6 +107,15 @@ def reopen(found: Sequence[OpenRun], *, resubmit: Mapping[str, bool], now: float
                 events.append(settle(work, lost, now=now))
     works.sort(key=lambda work: not (work.job_id or "").startswith(SYNC_ID))
     return events, works
+
+
+def most_urgent_first(jobs: Collection[str], works: Sequence[Work]) -> list[str]:
+    """
+    The names of *jobs* in the order in which their runs are to be taken up, *works* being in theirs: a job with results
+    that expire soon does not wait for the looks of all that another has in flight.
+    """
+    found = dict.fromkeys(work.run.job for work in works if work.job_id is not None)
+    return [*(name for name in found if name in jobs), *(name for name in jobs if name not in found)]
 
 
 def unsuccessful(ledger: Ledger, *, now: float) -> tuple[list[Reopened], int]:

@@ -7,11 +7,13 @@ Nothing is retried here: every method sends one request and says what its failur
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from runner.answers import (
     Chunks,
@@ -65,6 +67,7 @@ class RunPod:
         base_url: str,
         endpoint_id: str,
         api_key: Secret,
+        masker: Masker | None = None,
         request_timeout_s: float = 30.0,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
@@ -75,6 +78,7 @@ class RunPod:
             base_url: Up to and without the endpoint id, as ``https://api.runpod.ai/v2``.
             endpoint_id: RunPod's id of the endpoint.
             api_key: Sent to *base_url* only.
+            masker: Masks what errors say, should they echo what we sent; it learns the key.
             request_timeout_s: Time for an answer to begin, holding not counted.
             connect_timeout_s: Time for name, connection and TLS together; running out of it is `Unreachable`.
             max_answer_bytes: The largest answer taken, after decompression.
@@ -91,11 +95,16 @@ class RunPod:
             )
         self.endpoint_id = endpoint_id
         self._base = _checked(base_url)
-        self._masker = Masker([api_key])
-        self._longest_key_bytes = 4 * len(api_key.reveal())  # as JSON in JSON, all of it escaped
+        self._url = f"{URL(self._base)}/{endpoint_id}"  # encoded once: all that is added to it needs none
+        self._masker = Masker() if masker is None else masker
+        self._masker.add(api_key)
         self._request_timeout_s = request_timeout_s
         self._wire = Wire(
-            session, api_key=api_key, connect_timeout_s=connect_timeout_s, max_answer_bytes=max_answer_bytes
+            session,
+            api_key=api_key,
+            masker=self._masker,
+            connect_timeout_s=connect_timeout_s,
+            max_answer_bytes=max_answer_bytes,
         )
 
     def __repr__(self) -> str:
@@ -236,7 +245,7 @@ class RunPod:
         limit_s = self._request_timeout_s if timeout_s is None else timeout_s
         limit_s += (held_ms if wait_ms is None else wait_ms) / 1000 + len(body or b"") / SLOWEST_BYTES_PER_S
         where = f"{method} {path} of endpoint '{self.endpoint_id}'"
-        return Call(where, method, f"{self._base}/{self.endpoint_id}{path}{query}", body, limit_s, brings_result)
+        return Call(where, method, f"{self._url}{path}{query}", body, limit_s, brings_result)
 
     async def _ask(self, call: Call, read: Callable[[JsonValue], T]) -> T:
         """Send *call* and *read* its answer."""
@@ -255,11 +264,11 @@ class RunPod:
             reason = "an answer that is not JSON"
         else:
             try:
-                return read(answer)
+                return self._without_secrets(read(answer))
             except ValueError as error:
                 reason = str(error)
-        # The next bytes tell whether a key begins where the rest is cut off.
-        head = await body.head(UNREADABLE_BYTES + self._longest_key_bytes)
+        # The next bytes tell whether a secret begins where the rest is cut off.
+        head = await body.head(UNREADABLE_BYTES + self._masker.longest_bytes)
         kept = partial(self._masked, head, is_cut=len(head) < body.size_bytes)
         raise Unreadable(
             f"{call.where}: HTTP {status} with {reason}",
@@ -268,12 +277,18 @@ class RunPod:
             body=await asyncio.to_thread(kept) if len(head) > INLINE_BYTES else kept(),
         )
 
+    def _without_secrets(self, found: T) -> T:
+        """*found*, the error in it masked: a worker may tell all that it was sent. Its output stays as it is."""
+        if isinstance(found, RemoteJob) and found.error is not None:
+            return replace(found, error=self._masker.within(found.error))
+        return found
+
     def _masked(self, head: bytes, *, is_cut: bool) -> bytes:
-        """The first `UNREADABLE_BYTES` of *head*, without our key. *is_cut*: there was more."""
-        # As latin-1 every byte is a character and stays one; the key is ASCII.
+        """The first `UNREADABLE_BYTES` of *head*, without our secrets. *is_cut*: there was more."""
+        # As latin-1 every byte is a character and stays one.
         text = self._masker(head.decode("latin-1")).encode("latin-1")
-        if is_cut:  # maybe inside a key: its beginning is still there
-            text = text[: -self._longest_key_bytes]
+        if is_cut:  # maybe inside a secret: its beginning is still there
+            text = text[: -self._masker.longest_bytes]
         return text[:UNREADABLE_BYTES]
 
 

@@ -35,7 +35,7 @@ async def look(endpoint: LiveEndpoint, recorder: Recorder, clock: Clock) -> Samp
     """
     name = endpoint.destination.name
     try:
-        found = await endpoint.call("health", endpoint.client.health)
+        found = await endpoint.health()
     except NotFound as error:
         endpoint.refuse(error, "check the endpoint's 'id', and that the key may see it")
         sample = Sampled(name, clock.now(), {}, {}, problem=error.message)

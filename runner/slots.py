@@ -28,6 +28,11 @@ class Slots(AbstractAsyncContextManager[None]):
         self.taken -= 1
         self._wake()
 
+    def resize(self, limit: int) -> None:
+        """Make *limit* places of it. Who has one keeps it."""
+        self.limit = limit
+        self._wake()
+
     async def __aenter__(self) -> None:
         if self.taken < self.limit and not self._waiting:
             self.taken += 1

@@ -33,7 +33,7 @@ class Spool:
         self.is_in_file = False
         self._pieces: list[bytes] = []
         self._held_bytes = 0
-        self._off_loop = OffLoop()
+        self._off_loop: OffLoop | None = None  # made with the file: most answers never need one
         self._file: IO[bytes] | None = None
 
     async def __aenter__(self) -> Self:
@@ -43,7 +43,7 @@ class Spool:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.is_in_file:
-            await self._off_loop.last(self._close)
+            await self._file_turns.last(self._close)
 
     def add(self, piece: bytes) -> None:
         """Take *piece*, for now into memory; `flush` when `is_due`."""
@@ -64,7 +64,7 @@ class Spool:
             Unkept: it can't be written, or there is no file to be had.
         """
         pieces, self._pieces, self._held_bytes, self.is_in_file = self._pieces, [], 0, True
-        await self._off_loop.do(_kept, self._write, pieces)
+        await self._file_turns.do(_kept, self._write, pieces)
 
     def whole(self) -> bytes:
         """
@@ -74,8 +74,8 @@ class Spool:
             Unkept: the file can't be read.
         """
         if not self.is_in_file:
-            return b"".join(self._pieces)
-        found: bytes = self._off_loop.here(_kept, self._read, -1)
+            return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        found: bytes = self._file_turns.here(_kept, self._read, -1)
         return found
 
     async def head(self, most_bytes: int) -> bytes:
@@ -87,8 +87,14 @@ class Spool:
         """
         if not self.is_in_file:
             return self.whole()[:most_bytes]
-        found: bytes = await self._off_loop.do(_kept, self._read, most_bytes)
+        found: bytes = await self._file_turns.do(_kept, self._read, most_bytes)
         return found
+
+    @property
+    def _file_turns(self) -> OffLoop:
+        if self._off_loop is None:
+            self._off_loop = OffLoop()
+        return self._off_loop
 
     def _write(self, pieces: list[bytes]) -> None:
         if self._file is None:

@@ -1,9 +1,9 @@
 """What was asked of a job's lanes: go on, start nothing more, or cancel what is in flight."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
+from types import TracebackType
 
 
 class Reason(Enum):
@@ -80,7 +80,7 @@ class Switch:
 
     def start(self, within_s: float) -> AbstractAsyncContextManager[asyncio.Timeout]:
         """Raise Over in the block after *within_s* seconds, or as soon as the switch is closed; until `started`."""
-        return _bounded(0 if self.is_closed else within_s, self._starting)
+        return _Bounded(0 if self.is_closed else within_s, self._starting)
 
     def started(self, scope: asyncio.Timeout) -> None:
         """From here on nothing cuts the block of *scope* short, which is of `start`."""
@@ -89,23 +89,33 @@ class Switch:
 
     def limit(self, within_s: float) -> AbstractAsyncContextManager[asyncio.Timeout]:
         """Raise Over in the block after *within_s* seconds, or as soon as `cancel` is called."""
-        return _bounded(0 if self._cancelled else within_s, self._in_flight)
+        return _Bounded(0 if self._cancelled else within_s, self._in_flight)
 
 
-@asynccontextmanager
-async def _bounded(within_s: float, scopes: dict[asyncio.Timeout, None]) -> AsyncIterator[asyncio.Timeout]:
-    scope = asyncio.timeout(within_s)
-    try:
-        async with scope:
-            scopes[scope] = None
-            try:
-                yield scope
-            finally:
-                scopes.pop(scope, None)
-    except TimeoutError:
-        if not scope.expired():  # somebody else's
-            raise
-        raise Over from None
+class _Bounded(AbstractAsyncContextManager[asyncio.Timeout]):
+    """A block that ends with Over when its scope expires, which is in *scopes* while the block runs."""
+
+    __slots__ = ("_scope", "_scopes")
+
+    def __init__(self, within_s: float, scopes: dict[asyncio.Timeout, None]) -> None:
+        self._scope = asyncio.timeout(within_s)
+        self._scopes = scopes
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        await self._scope.__aenter__()
+        self._scopes[self._scope] = None
+        return self._scope
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._scopes.pop(self._scope, None)
+        try:
+            await self._scope.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise Over from None
+        if isinstance(error, TimeoutError) and self._scope.expired():
+            raise Over from None
 
 
 def _end(scopes: dict[asyncio.Timeout, None]) -> None:

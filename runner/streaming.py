@@ -83,6 +83,7 @@ class Streaming:
         if self._total_bytes > MOST_BYTES:
             told = f"the stream has more than {size(MOST_BYTES)}; what was read is kept"
             return Vanished(Outcome.TOO_LARGE, told, is_running=True)
+        self._following.look_at_once()
         found = await self._following.until_final()
         if isinstance(found, RemoteJob) and found.retries:
             self.is_whole = False

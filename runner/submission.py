@@ -68,11 +68,14 @@ class Submission:
             EndpointRefused: nothing can be submitted to this endpoint now; the run is pending.
             RecordError: the batch folder can't be written.
         """
-        try:
-            async with self._switch.start(_FOREVER_S):
-                await self._endpoint.opened.wait()
-        except Over:
+        if self._switch.is_closed:
             return Left.LEFT
+        if not self._endpoint.opened.is_set():
+            try:
+                async with self._switch.start(_FOREVER_S):
+                    await self._endpoint.opened.wait()
+            except Over:
+                return Left.LEFT
         if self.work.first_at is None:
             self.work = replace(self.work, first_at=self._clock.now())
         while True:

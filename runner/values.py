@@ -65,6 +65,14 @@ def _parse(data: bytes, constant: Callable[[str], object]) -> JsonValue:
     return json.loads(data, parse_constant=constant)
 
 
+def dump_line(value: JsonValue) -> bytes:
+    """As `dump`, and a newline: without the copy that adding one to megabytes would take."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        return dump(value) + b"\n"
+
+
 def dump(value: JsonValue) -> bytes:
     """
     *value* as one line of compact JSON, UTF-8, keys in their own order. What orjson refuses, the stdlib writes.

@@ -23,6 +23,18 @@ def names(text: str) -> list[str]:
     return [match["name"] for match in _REFERENCE.finditer(text) if match["name"]]
 
 
+def defaults(text: str) -> list[str]:
+    """What *text* has for variables that are not set, in order."""
+    return [match["default"] for match in _REFERENCE.finditer(text) if match["default"]]
+
+
+def shown(text: str) -> str:
+    """A secret *text* as it may be shown: its references stay; what the file has for one that is not set does not."""
+    if not names(text):
+        return "***"
+    return _REFERENCE.sub(lambda match: f"${{{match['name']}:-***}}" if match["default"] else match[0], text)
+
+
 def unset(text: str, env: Mapping[str, str]) -> list[str]:
     """The variables that *text* needs and *env* lacks: those without a default."""
     found = (match for match in _REFERENCE.finditer(text) if match["name"] and match["default"] is None)

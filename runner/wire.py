@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
+from yarl import URL
 
 from runner.errors import AnswerLost, RunPodError, TooLarge, Unreachable
 from runner.faults import Refusal, fault
@@ -29,6 +30,9 @@ MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 10.0
 SLOWEST_BYTES_PER_S: Final = 64 * 1024
 """A body earns its request this much more time: a slow line must not turn a large submit into a lost answer."""
+
+INLINE_BODY_BYTES: Final = 64 * 1024
+"""A longer body is sent in pieces: a socket takes about so much at once, and aiohttp warns above 1 MiB."""
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -66,7 +70,7 @@ def _version() -> str:
 @dataclass(frozen=True, slots=True)
 class Call:
     """
-    One request. *where* names it in messages.
+    One request. *where* names it in messages; *url* is encoded as it has to be.
 
     *limit_s* bounds the time until the answer begins, connecting and sending included. *brings_result* says that the
     answer may be a job's result.
@@ -84,13 +88,23 @@ class Wire:
     """Sends calls with one key, over a session that it shares with others."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, *, api_key: Secret, connect_timeout_s: float, max_answer_bytes: int
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        api_key: Secret,
+        masker: Masker,
+        connect_timeout_s: float,
+        max_answer_bytes: int,
     ) -> None:
         self._session = session
         self._api_key = api_key
-        self._masker = Masker([api_key])
+        self._masker = masker
         self._connect_timeout_s = connect_timeout_s
         self._max_answer_bytes = max_answer_bytes
+        # Only what makes a connection: `send` bounds the rest, and one timer is cheaper than two.
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s, sock_read=None
+        )
 
     async def send(self, call: Call, body: Spool) -> int:
         """
@@ -131,51 +145,52 @@ class Wire:
 
     def _request(self, call: Call) -> "aiohttp.client._RequestContextManager":
         headers = {"Authorization": f"Bearer {self._api_key.reveal()}"}
+        data: bytes | io.BytesIO | None = call.body
         if call.body is not None:
             headers["Content-Type"] = "application/json"
+            if len(call.body) > INLINE_BODY_BYTES:
+                data = io.BytesIO(call.body)
         return self._session.request(
             call.method,
-            call.url,
-            # As a file it is sent in pieces; as bytes above 1 MiB aiohttp warns that it blocks the loop.
-            data=None if call.body is None else io.BytesIO(call.body),
+            URL(call.url, encoded=True),
+            data=data,
             headers=headers,
             allow_redirects=False,  # the key must not travel on
-            timeout=aiohttp.ClientTimeout(
-                total=None,  # `send` bounds the whole, and lets the bound grow with the body
-                connect=self._connect_timeout_s,
-                sock_connect=self._connect_timeout_s,
-                sock_read=call.limit_s,
-            ),
+            timeout=self._timeout,
         )
 
     async def _read(self, response: aiohttp.ClientResponse, call: Call, scope: asyncio.Timeout, body: Spool) -> None:
-        """Fill *body*, as long as it stays under the limit; the deadline moves with every piece that comes."""
-        # A look lost nothing, and only a job's result is so long; what any other POST did, nobody knows.
-        kind = TooLarge if call.method == "GET" or call.brings_result else AnswerLost
-        too_large = kind(
-            f"{call.where}: HTTP {response.status} with an answer over {size(self._max_answer_bytes)}",
-            status=response.status,
-        )
+        """
+        Fill *body*, as long as it stays under the limit; the deadline moves with every piece that comes.
+
+        Silence is borne for as long as the beginning of the answer was.
+        """
         if (response.content_length or 0) > self._max_answer_bytes:
-            raise too_large
-        loop = asyncio.get_running_loop()
+            raise self._too_large(call, response.status)
+        loop, content, deadline = asyncio.get_running_loop(), response.content, scope.when()
+        assert deadline is not None
         # Decompressed piece by piece, so a small body that unpacks to gigabytes is noticed in time.
-        async for chunk in response.content.iter_any():
+        while chunk := await content.readany():
             if body.size_bytes + len(chunk) > self._max_answer_bytes:
-                raise too_large
+                raise self._too_large(call, response.status)
             body.add(chunk)
-            deadline = scope.when()
-            assert deadline is not None
+            if content.at_eof():  # most answers come in one piece, and need no new deadline
+                break
             deadline += len(chunk) / SLOWEST_BYTES_PER_S
             if body.is_due:
                 began_at = loop.time()
                 scope.reschedule(None)  # a slow disk here is not a slow answer
                 await body.flush()
                 deadline += loop.time() - began_at
-            scope.reschedule(deadline)
+            scope.reschedule(min(deadline, loop.time() + call.limit_s))
         if body.is_in_file:
             scope.reschedule(None)
             await body.flush()
+
+    def _too_large(self, call: Call, status: int) -> RunPodError:
+        # A look lost nothing, and only a job's result is so long; what any other POST did, nobody knows.
+        kind = TooLarge if call.method == "GET" or call.brings_result else AnswerLost
+        return kind(f"{call.where}: HTTP {status} with an answer over {size(self._max_answer_bytes)}", status=status)
 
     def _lost(self, call: Call, error: Exception) -> RunPodError:
         """What it means that no whole answer came."""

@@ -91,6 +91,23 @@ def ended(scene: Scene) -> dict[str, int]:
 
 
 @in_virtual_time
+async def test_there_are_no_more_tasks_than_runs_in_flight_ask_for() -> None:
+    """A width of 200 for an endpoint that takes five at once is no reason for 200 tasks; nor is a plan of 400 runs."""
+    scene = Scene(concurrency=5)
+    most = 0
+
+    def look(given: object) -> Play:
+        nonlocal most
+        most = max(most, sum(task.get_name().startswith("lane-") for task in asyncio.all_tasks()))
+        return Play()
+
+    scene.runpod.play = look
+    await dispatch([job(scene, plan(400), planned=400, width=200)])
+    assert len(scene.recorder.settled) == 400
+    assert most == 6, "and one that waits"
+
+
+@in_virtual_time
 async def test_a_job_has_no_more_runs_in_flight_than_its_lanes() -> None:
     """`concurrency` is a hard cap: workers, or an account, take no more."""
     scene = Scene()

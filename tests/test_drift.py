@@ -111,6 +111,38 @@ def test_what_was_removed_is_not_sent_and_what_is_done_stays(folder: Path) -> No
     assert (counts["runs"], counts["succeeded"], counts["skipped"]) == (4, 3, 1)
 
 
+def test_what_was_left_out_comes_back_with_the_data(folder: Path) -> None:
+    """Who puts the data back gets the whole batch; without that its totals would leave runs out for good."""
+    rows(folder, "a", "b", "wait", "c")
+    assert resumed(folder)[2]["runs"] == 4
+    rows(folder, *ROWS)
+    ran = runner("resume", "words", "--accept-changes", cwd=folder)
+    assert ran.code == 0, ran.err
+    outputs = [line["output"] for line in lines(folder / "batches/words/latest/results.jsonl")]
+    assert sorted(outputs) == sorted(text.upper() for text in ROWS)
+    counts = json.loads((folder / "batches/words/latest/health.json").read_text())["batch"]
+    assert (counts["runs"], counts["succeeded"], counts["pending"]) == (6, 6, 0)
+
+
+@pytest.mark.parametrize("verb", ["resume", "cancel"])
+def test_the_counts_add_up_when_data_come_back_before_the_batch_ends(folder: Path, verb: str) -> None:
+    """A run that was left out, and is sent or skipped after all, is one of the batch's."""
+    (folder / "go").unlink()
+    (folder / "waiting").unlink()
+    rows(folder, "a", "b", "wait", "c")
+    process = start("run", "words.yaml", "--resume", cwd=folder)
+    wait_until((folder / "waiting").exists, "the third run")
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    (folder / "go").touch()
+    rows(folder, *ROWS)
+    ran = runner(verb, "words", cwd=folder)
+    assert ran.code == 0, ran.err
+    counts = json.loads((folder / "batches/words/latest/health.json").read_text())["batch"]
+    assert (counts["runs"], counts["pending"]) == (6, 0)
+    assert (counts["succeeded"], counts["skipped"]) == ((6, 0) if verb == "resume" else (2, 4))
+
+
 def test_a_template_that_makes_other_inputs_makes_other_runs(folder: Path) -> None:
     """What was done with the old one is kept; the rest is another experiment, and waits for a word."""
     write(folder, {"words.yaml": FILE.replace("{{ row.text }}", "{{ row.text }}{{ vars.mark }}")})

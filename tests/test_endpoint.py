@@ -3,10 +3,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from fakes import FakeClock, Play, Scene, http, in_virtual_time
+from fakes import FAST, FakeClock, Play, Scene, http, in_virtual_time
 
-from runner.endpoint import CAPS
+from runner.answers import EndpointHealth
+from runner.endpoint import CAPS, LiveEndpoint
 from runner.errors import AnswerLost, EndpointRefused, Forbidden, RateLimited, RunPodError, Unreachable
+from runner.pace import Pace
 from runner.units import Rate
 
 
@@ -244,3 +246,44 @@ async def test_a_clock_that_steps_changes_no_pace() -> None:
         await submit(scene)
         clock.stepped_s += step_s
     assert clock.elapsed_s == 20.0
+
+
+# As many in flight as are of use
+
+
+@in_virtual_time
+async def test_health_says_how_many_runs_may_be_in_flight() -> None:
+    """Where the job file leaves it to us, and again after each look."""
+    scene = Scene()
+    endpoint = LiveEndpoint(scene.endpoint.destination, scene.runpod, Pace(FAST), scene.clock, concurrency=None)
+    widths = []
+    for workers, queued in ((0, 0), (12, 0), (12, 50), (25, 50)):
+        found = EndpointHealth({"inQueue": queued}, {"idle": 0, "ready": 0, "running": workers})
+        scene.runpod.will_say("health", found)
+        await endpoint.health()
+        widths.append(endpoint.slots.limit)
+    assert widths == [64, 96, 144, 200]
+
+
+@pytest.mark.parametrize("error", [http(429), http(500), http(502)], ids=["429", "500", "502"])
+@in_virtual_time
+async def test_trouble_shrinks_what_is_in_flight_and_calm_brings_it_back(error: RunPodError) -> None:
+    """Whoever is overwhelmed is not helped by as many more."""
+    scene = Scene(concurrency=100)
+    scene.runpod.will_play(Play(error=error))
+    with pytest.raises(RunPodError):
+        await submit(scene)
+    assert scene.endpoint.slots.limit == 70
+    await asyncio.sleep(60.0)
+    scene.endpoint.ended("photos", ran_s=1.0, queued_s=1.0, waited_s=None)
+    assert scene.endpoint.slots.limit == 100
+
+
+@in_virtual_time
+async def test_a_short_ttl_narrows_it_until_it_is_known_how_long_runs_take() -> None:
+    """What waits in the queue when its ttl is over is lost."""
+    scene = Scene(concurrency=100)
+    scene.endpoint.expect(ttl_s=600.0, execution_s=60.0)
+    assert scene.endpoint.slots.limit == 5
+    scene.endpoint.ended("photos", ran_s=1.0, queued_s=0.0, waited_s=None)
+    assert scene.endpoint.slots.limit == 100

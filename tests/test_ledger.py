@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from runner.errors import RecordError, UsageError
 from runner.events import CancelDecided, Destination, Ended, Ending, Event, Sampled, Settled, Withdrawn
-from runner.ledger import KeyIndex, Ledger, OpenRun, Place
+from runner.ledger import Ledger, OpenRun, Place
+from runner.occurrences import KeyIndex
 from runner.results import digest
 from runner.runs import Run
 from runner.states import Outcome, State

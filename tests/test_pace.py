@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.pace import BUCKETS, Pace, Window
+from runner.pace import BUCKETS, Pace, Turn, Window
 from runner.units import Rate
 
 ALL = {bucket: Rate(2, 10.0) for bucket in BUCKETS.values()}
@@ -21,7 +21,7 @@ def times(window: Window, gaps: list[float], *, start: float = 1000.0) -> list[f
         now += gap
         while (wait_s := window.wait_s(now)) > 0:
             now += wait_s
-        window.spend(now)
+        window.spend(now).answered(now)
         gone.append(now)
     return gone
 
@@ -56,8 +56,8 @@ def test_more_past_calls_than_the_count_are_no_trouble() -> None:
 def test_calls_that_share_a_bucket_share_its_rate() -> None:
     """status, status-sync and stream are one limit at RunPod, read carefully."""
     pace = Pace(ALL)
-    pace.spend("status", 0.0)
-    pace.spend("stream", 1.0)
+    pace.spend("status", 0.0).answered(0.0)
+    pace.spend("stream", 1.0).answered(1.0)
     assert pace.wait_s("status-sync", 2.0) == 8.0
     assert [pace.wait_s(one, 2.0) for one in ("run", "cancel", "health", "purge-queue")] == [0.0, 0.0, 0.0, 0.0]
 
@@ -92,4 +92,113 @@ def test_a_wait_is_enough() -> None:
         now += window.wait_s(now)
         assert window.wait_s(now) <= SLACK_S
         window.spend(now)
-    assert all(one <= other for one, other in pairwise(window._spent))
+
+
+# As the server counts
+
+
+LATENCIES = st.lists(st.tuples(st.sampled_from([0.0, 0.01, 0.2, 0.9]), st.sampled_from([0.0, 0.02, 0.7])), min_size=1)
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.integers(1, 9), st.sampled_from([0.5, 2.0, 10.0]), GAPS, LATENCIES)
+def test_no_window_of_the_server_is_passed_whatever_the_network_does(
+    count: int, period_s: float, gaps: list[float], latencies: list[tuple[float, float]]
+) -> None:
+    """A burst that was slow to arrive, and one that was quick, may come within one window of the server's."""
+    window, now = Window(Rate(count, period_s)), 1000.0
+    open_turns: list[tuple[float, Turn]] = []
+    arrived = []
+
+    def hear() -> None:
+        for answered_at, turn in [one for one in open_turns if one[0] <= now]:
+            turn.answered(answered_at)
+            open_turns.remove((answered_at, turn))
+
+    for number, gap in enumerate(gaps):
+        now += gap
+        hear()
+        while (wait_s := window.wait_s(now)) > 0:
+            now += max(wait_s, 1e-6)
+            hear()
+        there_s, back_s = latencies[number % len(latencies)]
+        arrived.append(now + there_s)
+        open_turns.append((now + there_s + back_s, window.spend(now, within_s=2.0)))
+    arrived.sort()
+    for first, one_too_many in zip(arrived, arrived[count:], strict=False):
+        assert one_too_many - first >= period_s - SLACK_S
+
+
+def test_a_round_trip_is_all_that_exactness_costs() -> None:
+    """The next window's calls follow a period after the answers, one for one: no pause beyond that."""
+    window, now, gone = Window(Rate(5, 10.0)), 0.0, []
+    for _ in range(20):
+        while (wait_s := window.wait_s(now)) > 0:
+            now += wait_s
+        turn = window.spend(now, within_s=10.0)
+        gone.append(now)
+        now += 0.1
+        turn.answered(now)
+    assert gone[-1] == pytest.approx(3 * 10.1 + 4 * 0.1)
+
+
+@pytest.mark.parametrize(("operation", "wait_s"), [("status-sync", 11.0), ("status", 20.0)])
+def test_a_request_that_is_held_counts_when_it_has_surely_come_there(operation: str, wait_s: float) -> None:
+    """Its answer is a minute away; a plain one's that hangs must not stop everything either."""
+    pace = Pace(ALL)
+    for _ in range(2):
+        pace.spend(operation, 0.0)
+    assert pace.wait_s("status", 30.0) == 0.0
+    now = 0.0
+    while (left_s := pace.wait_s("status", now)) > 0:
+        now += left_s
+    assert now == pytest.approx(wait_s)
+
+
+# What a 429 teaches
+
+
+def refuse(window: Window, now: float, *, every_s: float, count: int) -> float:
+    """Let *count* calls go *every_s* apart, the last one refused; when that was."""
+    for _ in range(count):
+        now += every_s
+        turn = window.spend(now)
+        turn.answered(now)
+    window.refused(turn, now)
+    return now
+
+
+def most_in_a_period(window: Window, now: float, *, calls: int) -> int:
+    """How many of *calls* calls, each as soon as it may, fall into one period of 10 s."""
+    gone = times(window, [0.0] * calls, start=now)
+    return max(sum(at - 10.0 + SLACK_S < one <= at for one in gone) for at in gone)
+
+
+def test_a_429_at_the_full_rate_makes_the_window_smaller() -> None:
+    """The server's own may be a stricter one than the table says: it is found, not run into again and again."""
+    window = Window(Rate(100, 10.0))
+    now = refuse(window, 1000.0, every_s=0.1, count=91)
+    assert most_in_a_period(window, now, calls=300) == round(0.95 * 90)
+
+
+def test_a_429_in_a_burst_spreads_the_calls() -> None:
+    """A server that counts in seconds refuses what one that counts in ten allows."""
+    window = Window(Rate(100, 10.0))
+    now = refuse(window, 1000.0, every_s=0.001, count=30)
+    gone = times(window, [0.0] * 50, start=now)
+    gaps = [round(b - a, 6) for a, b in pairwise(gone)]
+    assert set(gaps) == {round(0.1 / 0.9, 6)}
+
+
+def test_a_429_among_few_calls_is_about_something_else() -> None:
+    """A full queue, another client: going slower than slow would only waste the workers."""
+    window = Window(Rate(100, 10.0))
+    now = refuse(window, 1000.0, every_s=0.5, count=40)
+    assert times(window, [0.0] * 50, start=now) == [now] * 50
+
+
+def test_what_a_429_taught_is_forgotten_after_a_minute() -> None:
+    """A bad minute of RunPod's must not slow down the night."""
+    window = Window(Rate(100, 10.0))
+    now = refuse(window, 1000.0, every_s=0.001, count=30)
+    assert times(window, [0.0] * 100, start=now + 60.0) == [now + 60.0] * 100

@@ -12,7 +12,15 @@ from runner.batch import Folder
 from runner.errors import UsageError
 from runner.events import EMBEDDED, Destination, Ended, Event, Settled
 from runner.ledger import Ledger, OpenRun
-from runner.resume import Progress, check_options, newest_unfinished, past_submits, progress, reopen
+from runner.resume import (
+    Progress,
+    check_options,
+    most_urgent_first,
+    newest_unfinished,
+    past_submits,
+    progress,
+    reopen,
+)
 from runner.states import Outcome, State
 from runner.store import Store
 from runner.values import MISSING, JsonObject
@@ -97,6 +105,21 @@ def test_work_keeps_the_order_of_the_ledger() -> None:
     assert [work.run.key for work in reopen(found, resubmit={"photos": False}, now=9.0)[1]] == ["k2", "k0", "k1"]
 
 
+def test_what_expires_first_is_followed_first_whichever_job_it_is_of() -> None:
+    """After a downtime: a result of /runsync is kept for a minute, others for half an hour from their end."""
+    found = [
+        an_open_run(run=a_run("old", "big"), job_id="J1", submitted_at=1.0),
+        an_open_run(run=a_run("young", "small"), job_id="J2", submitted_at=2.0),
+        an_open_run(run=a_run("held", "sync"), job_id="sync-J3", submitted_at=3.0),
+        an_open_run(run=a_run("unsent", "never"), ended=True),
+    ]
+    jobs = ["never", "small", "big", "sync", "other"]
+    works = reopen(found, resubmit=dict.fromkeys(jobs, False), now=9.0)[1]
+    assert [work.run.key for work in works] == ["held", "old", "young", "unsent"]
+    assert most_urgent_first(jobs, works) == ["sync", "big", "small", "never", "other"]
+    assert most_urgent_first(["other", "big"], works) == ["big", "other"]
+
+
 # Which batch
 
 
@@ -143,6 +166,22 @@ def test_a_batch_without_runs_is_finished(tmp_path: Path) -> None:
     """An evening without new data is an evening like any other."""
     a_batch(tmp_path, {"photos": 3}, now=0.0)
     a_batch(tmp_path, {"photos": 0}, now=10.0)
+    assert newest_unfinished(tmp_path) is None
+
+
+def test_a_batch_whose_ledger_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
+    """Whoever deleted the wrong file would pay for every run again."""
+    folder = a_batch(tmp_path, {"photos": 3}, *DONE, now=0.0)
+    folder.ledger.unlink()
+    with pytest.raises(UsageError) as raised:
+        newest_unfinished(tmp_path)
+    assert raised.value.message == (
+        f"{folder.ledger} is gone, and results.jsonl beside it is not: nobody knows which jobs batch {folder.id} sent"
+    )
+    assert raised.value.fix == (
+        "restore it from a copy, or start a new batch with --fresh, which may pay again for what was sent"
+    )
+    a_batch(tmp_path, {"photos": 2}, *DONE, now=10.0)
     assert newest_unfinished(tmp_path) is None
 
 

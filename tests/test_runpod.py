@@ -1,4 +1,4 @@
-import io
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -74,8 +74,8 @@ class Service:
         [((method, url), [call])] = self._mock.requests.items()
         options = dict(call.kwargs)
         data, headers = options.pop("data"), options.pop("headers")
-        assert data is None or isinstance(data, io.BytesIO)
-        return Sent(method, str(url), None if data is None else data.getvalue(), headers, options)
+        assert data is None or isinstance(data, bytes)
+        return Sent(method, str(url), data, headers, options)
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ async def test_an_operation_is_one_request_and_one_record(
 
 
 @pytest.mark.parametrize(
-    ("operation", "path", "read_s"),
+    ("operation", "path", "limit_s"),
     [
         pytest.param("status", "/abc/status/J-u1", 30.0, id="status"),
         pytest.param("status_sync", "/abc/status-sync/J-u1?wait=20000", 50.0, id="status_sync adds its wait"),
@@ -217,13 +217,27 @@ async def test_an_operation_is_one_request_and_one_record(
     ],
 )
 async def test_a_held_call_is_given_its_wait_on_top(
-    service: Service, runpod: RunPod, operation: str, path: str, read_s: float
+    monkeypatch: pytest.MonkeyPatch,
+    service: Service,
+    runpod: RunPod,
+    operation: str,
+    path: str,
+    limit_s: float,
 ) -> None:
     """Giving up before RunPod answers loses what it would have said; connecting stays short whatever the wait."""
+    limits_s: list[float | None] = []
+    real = asyncio.timeout
+
+    def timeout(delay: float | None) -> asyncio.Timeout:
+        limits_s.append(delay)
+        return real(delay)
+
+    monkeypatch.setattr(asyncio, "timeout", timeout)
     service.will_answer("GET", path, '{"status": "IN_QUEUE"}')
     await call(runpod, operation)
-    timeout = service.sent.options["timeout"]
-    assert timeout == aiohttp.ClientTimeout(total=None, connect=10.0, sock_connect=10.0, sock_read=read_s)
+    assert limits_s == [limit_s]
+    connecting = aiohttp.ClientTimeout(total=None, connect=10.0, sock_connect=10.0, sock_read=None)
+    assert service.sent.options["timeout"] == connecting
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 """Secrets and masks."""
 
+import base64
 import copy
+import html
 import json
 import pickle
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.secret import Masker, Secret
+from runner.secret import Masker, Secret, masked
 from runner.values import dump
 
 KEY = 'rp_"odd\\ key/é+\n=tail'
@@ -110,3 +113,53 @@ def test_what_is_not_json_becomes_text_and_is_masked() -> None:
 def test_a_value_that_is_no_text_in_utf_8_is_masked_too() -> None:
     """The environment may hold any bytes."""
     assert Masker([Secret("\udcffkey", name="a")])("x \udcffkey") == "x ***"
+
+
+NESTED = [
+    json.dumps,
+    lambda text: quote(text, safe=""),
+    quote_plus,
+    html.escape,
+    repr,
+    lambda text: base64.b64encode(text.encode()).decode(),
+]
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.sampled_from(NESTED), max_size=5), st.text(max_size=12), st.text(max_size=12))
+def test_a_token_is_masked_however_deep_it_is_written(
+    spelled: list[Callable[[str], str]], before: str, after: str
+) -> None:
+    """A body in a log in a page: only base64 of base64 hides what everybody could read."""
+    core = "tok3nWithManyLettersAnd1234567890"
+    masker = Masker([Secret(f'"{core}&/é', name="x")])
+    text, coded = f"{before}{core}{after}", 0
+    for how in spelled:
+        coded += how is NESTED[-1]
+        if coded < 2:
+            text = how(text)
+    assert core not in masker(text)
+    for at in range(3):
+        coded_core = base64.b64encode(b"\0" * at + core.encode()).decode()[4:-4]
+        assert coded_core not in masker(text)
+
+
+def test_words_are_no_token() -> None:
+    """What is masked beside the value itself would be missing everywhere else."""
+    masker = Masker([Secret("https://hooks.example/internationalisation/in_a_minute", name="x")])
+    assert masker("internationalisation of hooks.example in_a_minute") == (
+        "internationalisation of hooks.example in_a_minute"
+    )
+
+
+def test_a_traceback_is_masked_by_what_was_revealed() -> None:
+    """Who prints it knows no secret, and need not."""
+    value = f"revealed {KEY} once"
+    Secret(value, name="x").reveal()
+    assert masked(f"ValueError: {value!r}") == "ValueError: '***'"
+
+
+def test_it_knows_how_long_the_beginning_of_a_value_may_be() -> None:
+    """Whoever cuts a text cuts so much more away."""
+    assert Masker().longest_bytes == 0
+    assert Masker([Secret("é" * 5, name="x")]).longest_bytes == len("\\\\u00e9") * 5

@@ -72,3 +72,22 @@ def test_names_that_sound_secret(name: str) -> None:
 def test_names_that_do_not(name: str) -> None:
     """A false alarm would make a valid experiment impossible."""
     assert not variables.sounds_secret(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("${HOOK}", "${HOOK}", id="a reference"),
+        pytest.param("https://h.example/${TOKEN}?a=1", "https://h.example/${TOKEN}?a=1", id="one within a text"),
+        pytest.param("${HOOK:-https://h.example/s3cret}", "${HOOK:-***}", id="a default may be the secret itself"),
+        pytest.param("https://h.example/s3cret", "***", id="a literal"),
+    ],
+)
+def test_what_is_secret_shows_as_its_references(text: str, said: str) -> None:
+    """In what a plan prints."""
+    assert variables.shown(text) == said
+
+
+def test_defaults_are_what_a_file_has_for_variables_that_are_not_set() -> None:
+    """They are literals, so a manifest must not have them where the whole is secret."""
+    assert variables.defaults("${A:-one} $${B:-two} ${C} ${D:-}") == ["one"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
-from runner import values
+from runner import values, variables
 from runner.check import JobFile, open_job_file
 from runner.commands.validate import count
 from runner.errors import EXIT_INVALID, EXIT_PASS, JobFileError, UsageError
@@ -110,10 +110,14 @@ def _described(job_file: JobFile, planned: JobPlan, stdin: Path | None) -> dict[
 
 
 def _body(planned: JobPlan, given: JsonValue) -> JsonObject:
-    """The body of a submit; references stay references."""
+    """The body of a submit; references stay references, and what is secret and is none does not show."""
     job = planned.job
-    s3_config = None if job.s3_config is None else dict(wire_s3_config(job.s3_config))
-    return payload(given, wire_policy(job.policy), webhook=job.webhook, s3_config=s3_config)
+    webhook = None if job.webhook is None else variables.shown(job.webhook)
+    bucket = {} if job.s3_config is None else wire_s3_config(job.s3_config)
+    s3_config: JsonObject = {
+        name: variables.shown(text) if name.startswith("access") else text for name, text in bucket.items()
+    }
+    return payload(given, wire_policy(job.policy), webhook=webhook, s3_config=s3_config or None)
 
 
 def _costs(planned: JobPlan, endpoint: Endpoint) -> dict[str, float | None]:

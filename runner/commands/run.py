@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TextIO
 
+from runner import runtime
 from runner.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_TERMINATED
 from runner.execute import Batch, execute
 from runner.live import Live
@@ -41,7 +42,7 @@ def run(options: Options, style: Style, *, out: TextIO = sys.stdout, err: TextIO
     Raises:
         RunnerError: as `execute` does.
     """
-    return asyncio.run(_run(options, style, out, err))
+    return runtime.run(_run(options, style, out, err))
 
 
 async def _run(options: Options, style: Style, out: TextIO, err: TextIO) -> int:
@@ -50,6 +51,7 @@ async def _run(options: Options, style: Style, out: TextIO, err: TextIO) -> int:
     shown: list[asyncio.Task[None]] = []
 
     def watch(live: Live) -> None:
+        runtime.settle_in()
         signals.install(live)
         for note in live.notes:  # also for cron: what is left out of a batch is not all well
             say(note, err)

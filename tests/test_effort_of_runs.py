@@ -1,0 +1,192 @@
+"""
+What a run costs, counted: requests, commits, syncs, calls, objects. Counts are the same on every machine, so they watch
+in CI what `make bench` measures where it is quiet. Each bound is a little above what is needed today.
+"""
+
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from runner.database import Database
+from runner.execute import execute
+from runner.options import Options
+from runner.states import Verdict
+
+RUNS = 400
+IN_FLIGHT = 50
+
+ANSWER = '{{"id": "{}", "status": "COMPLETED", "output": {{"text": "hello"}}, "delayTime": 3, "executionTime": 4}}'
+FILE = """
+version: 1
+name: effort
+endpoints:
+  bench:
+    id: bench
+    api_key: ${{EFFORT_KEY}}
+    base_url: {url}
+    concurrency: {in_flight}
+    rate_limits: {{run: 1000000/1s, runsync: 1000000/1s, status: 1000000/1s}}
+jobs:
+  all:
+    endpoint: bench
+    mode: {mode}
+    rows: {{repeat: {runs}}}
+    input: {{prompt: "{{{{ repeat }}}}"}}
+"""
+
+COMMAND = """
+import sys, runner.cli
+sys.argv = ["runner", "{}", *sys.argv[1:]]
+try:
+    runner.cli.main()
+except SystemExit:
+    pass
+"""
+
+
+@pytest.fixture
+def requests() -> Counter[str]:
+    """How often each operation was asked for."""
+    return Counter()
+
+
+@pytest.fixture
+async def url(requests: Counter[str]) -> AsyncIterator[str]:
+    """A service whose jobs are over at once."""
+
+    async def handle(request: web.Request) -> web.Response:
+        operation = request.match_info["operation"]
+        requests[operation] += 1
+        if operation == "health":
+            return web.json_response({"jobs": {}, "workers": {"idle": 1}})
+        if operation == "run":
+            return web.json_response({"id": f"job-{requests['run']}", "status": "IN_QUEUE"})
+        return web.Response(text=ANSWER.format(f"job-{requests.total()}"), content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/v2/bench/{operation}", handle)
+    app.router.add_route("*", "/v2/bench/{operation}/{job}", handle)
+    server = web.AppRunner(app, access_log=None)
+    await server.setup()
+    site = web.TCPSite(server, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{server.addresses[0][1]}/v2"
+    await server.cleanup()
+
+
+async def carry(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, *, mode: str = "async") -> None:
+    """Run the batch to its end, in this process."""
+    monkeypatch.setenv("EFFORT_KEY", "key")
+    file = tmp_path / "effort.yaml"
+    file.write_text(FILE.format(url=url, mode=mode, runs=RUNS, in_flight=IN_FLIGHT))
+    batch = await execute(Options(file, output_dir=tmp_path / "batches"))
+    assert batch.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("async", {"run": RUNS, "status-sync": RUNS}), ("sync", {"runsync": RUNS})]
+)
+async def test_a_run_takes_as_few_requests_as_its_mode_has(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    requests: Counter[str],
+    mode: str,
+    expected: dict[str, int],
+) -> None:
+    """RunPod counts requests: a second look at a job that is over already would be one too many."""
+    await carry(tmp_path, url, monkeypatch, mode=mode)
+    del requests["health"]
+    assert requests == expected
+
+
+async def test_runs_share_their_commits_and_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A commit waits for the disk twice, so what 50 runs in flight say meanwhile goes into the next one."""
+    counted: Counter[str] = Counter()
+    real_do, real_sync = Database.do, os.fdatasync
+
+    def do(self: Database, sql: str, values: Any = ()) -> int:
+        counted[sql.split(" ", 1)[0]] += 1
+        return real_do(self, sql, values)
+
+    def sync(file: int) -> None:
+        counted["sync"] += 1
+        time.sleep(0.02)  # as a disk, also where there is none: the quicker it is, the less waits meanwhile
+        real_sync(file)
+
+    monkeypatch.setattr(Database, "do", do)
+    monkeypatch.setattr(os, "fdatasync", sync)
+    await carry(tmp_path, url, monkeypatch)
+    writes = counted["INSERT"] + counted["UPDATE"] + counted["DELETE"]
+    assert counted["COMMIT"] <= 0.25 * RUNS
+    assert counted["sync"] <= 0.2 * RUNS
+    assert writes <= 3.5 * RUNS
+
+
+async def test_a_run_takes_few_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Calls of our own functions, on whichever thread: what a run costs beside the HTTP library and SQLite."""
+    package = str(Path(sys.modules["runner"].__file__ or "").parent)
+    calls: Counter[str] = Counter()
+
+    def count(frame: Any, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(package):
+            calls[frame.f_code.co_qualname] += 1
+
+    await carry(tmp_path, url, monkeypatch)  # what is done once is done
+    sys.setprofile(count)
+    try:
+        await carry(tmp_path, url, monkeypatch)
+    finally:
+        sys.setprofile(None)
+    assert calls.total() / RUNS <= 330, calls.most_common(20)
+
+
+async def test_a_run_leaves_little_to_the_garbage_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Cycles make for looking through all that lives: a run leaves none behind but those of the HTTP library."""
+    await carry(tmp_path, url, monkeypatch)
+    gc.collect()
+    gc.disable()
+    try:
+        await carry(tmp_path, url, monkeypatch)
+        left = gc.collect()
+    finally:
+        gc.enable()
+    assert left / RUNS <= 8
+
+
+@pytest.mark.parametrize(
+    ("code", "most"),
+    [
+        pytest.param(COMMAND.format("--help"), 165, id="--help"),
+        pytest.param(COMMAND.format("validate"), 360, id="validate"),
+        pytest.param("import runner.commands.run", 570, id="run"),
+    ],
+)
+def test_a_command_imports_no_more_than_it_needs(tmp_path: Path, code: str, most: int) -> None:
+    """Imports are what starting up takes: cron and completion feel them."""
+    file = tmp_path / "effort.yaml"
+    file.write_text(FILE.format(url="http://127.0.0.1:9/v2", mode="async", runs=1, in_flight=1))
+    tell = "\nimport sys\nprint('modules:', *sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code + tell, str(file)],
+        cwd=tmp_path,
+        env=os.environ | {"EFFORT_KEY": "key"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = set(done.stderr.partition("modules:")[2].split())
+    # What the environment has beside ours, such as aiodns with RunPod's SDK, comes and goes with it.
+    assert not modules & {"aiohttp.web", "runner.local.server", "rich"}
+    assert len(modules) <= most
