@@ -5,17 +5,21 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 from terminal import ROOT
 
+from runner.slots import Slots
 from torture.mutants import MUTATIONS
 from torture.simulation.__main__ import corpus, scratch
+from torture.simulation.faults import Table
+from torture.simulation.folder import all_hold
 from torture.simulation.life import Life, live
 from torture.simulation.loop import SimLoop, Stuck
 from torture.simulation.machine import Machine, installed
-from torture.simulation.scenario import ENDPOINTS, Kill, ProcessPlan, Scenario, Window, draw
+from torture.simulation.scenario import ENDPOINTS, TAMPERS, Kill, ProcessPlan, Scenario, Window, draw
 
 SEEDS = range(120)
 
@@ -129,6 +133,88 @@ def test_an_outage_lasts_as_long_as_it_is_said_to(machine: Machine, folder: Path
     assert not life.wrong, told(life)
     accepted = [line for line in life.lines if "accepted as" in line]
     assert all(float(line.split()[0]) >= 40.0 for line in accepted)
+
+
+@pytest.mark.parametrize("tamper", TAMPERS)
+def test_whoever_damages_a_batch_is_told_so(tamper: str, machine: Machine, folder: Path) -> None:
+    """Nothing is sent from a folder that is not as it was left; once it is mended, the batch goes on."""
+    kill = ProcessPlan("run", kill=Kill(point="line", nth=3))
+    life = live(quiet(processes=(kill, ProcessPlan("run", tamper=tamper))), folder, machine)
+    assert not life.wrong, told(life)
+    assert life.counts[f"tampered: {tamper}"] == 1
+    assert life.tally["settled"] == 3
+
+
+def test_a_missing_grace_is_noticed(machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is not visible yet is called lost without it: the oracle knows better."""
+    monkeypatch.setattr("runner.follow.GRACE_S", 0.0)
+    for seed in SEEDS:
+        life = live(draw(seed), folder, machine)
+        if life.wrong:
+            break
+    assert "is called lost, and RunPod knows" in life.wrong[0]
+
+
+def test_a_forgotten_place_is_noticed(machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run more than the concurrency allows is one too many."""
+
+    async def enter(slots: Slots) -> None:
+        slots.taken += 1
+
+    monkeypatch.setattr(Slots, "__aenter__", enter)
+    scenario = quiet()
+    scenario.spec["endpoints"]["north"]["concurrency"] = 1
+    scenario.spec["jobs"]["job1"] = deepcopy(scenario.spec["jobs"]["job0"])
+    life = live(scenario, folder, machine)
+    assert "2 runs in flight at once, and the endpoint's concurrency is 1" in life.wrong
+
+
+def test_the_table_counts_the_lives_that_met_a_fault() -> None:
+    """The runs of a life are counted once for each fault that it met, however often."""
+    table = Table()
+    tally = Counter({"runs": 3, "answers lost, sent again knowingly": 1})
+    table.add(Life(1, [], [], [], Counter({"dns on submit": 2, "time of dns": 4, "kill at send": 1}), tally))
+    table.add(Life(2, [], [], [], Counter({"dns on status": 1}), Counter({"runs": 5, "lost": 1})))
+    rows = {row["fault"]: row for row in table.as_json()}
+    assert rows["DNS failure"] == {
+        "fault": "DNS failure",
+        "where": "network",
+        "how": "simulation",
+        "tried": 7,
+        "runs": 8,
+        "lost": 1,
+        "paid_twice": 0,
+        "sent_again_knowingly": 1,
+        "expired": 0,
+    }
+    assert rows["SIGKILL at each named step"]["tried"] == 1
+    assert "SIGKILL at each named step: nothing like 'kill at rename' occurred" in table.missing()
+    assert not any(text.startswith("DNS") for text in table.missing())
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "holds"),
+    [
+        ({"failed": "< 1"}, False),
+        ({"failed": "<= 30%", "succeeded": ">= 0.5"}, True),
+        ({"answer_lost": "< 1"}, False),
+        ({"retried": "<= 1", "skipped": "== 0"}, True),
+    ],
+)
+def test_the_oracle_reads_thresholds_by_itself(thresholds: dict[str, str], holds: bool) -> None:
+    """It must not take the engine's word for it."""
+    settled = [("k1", "job0", "failed", "answer_lost"), *((f"k{n}", "job0", "succeeded", "completed") for n in "234")]
+    assert all_hold(thresholds, settled, 1, 4) is holds
+
+
+def test_a_report_is_written_for_the_table(tmp_path: Path) -> None:
+    """One JSON object, with a row for each fault."""
+    words = [sys.executable, "-m", "torture.simulation", "--seeds", "2", "--first", "40", "--processes", "1"]
+    words += ["--no-corpus", "--json", str(tmp_path / "told.json")]
+    subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
+    report = json.loads((tmp_path / "told.json").read_bytes())
+    assert (report["seed"], report["seeds"], report["problems"]) == (40, 2, [])
+    assert {row["where"] for row in report["rows"]} == {"process", "disk", "network", "service", "scheduling"}
 
 
 def test_a_loop_in_which_nothing_can_happen_any_more_says_so() -> None:

@@ -6,7 +6,11 @@
  *   DISK_LOG     where to append the record: a line "operation TAB path TAB other path TAB offset TAB length", then
  *                as many bytes of data, then a newline. Paths are absolute.
  *   DISK_FAULT   "operation:needle:nth:errno:many": the nth call of this kind (write, sync, rename, create, truncate,
- *                unlink, mkdir) on a path that has this text in it fails, and the next ones, `many` in all (0: all)
+ *                unlink, mkdir, or "any" of them) on a path that has this text in it, or that it matches where it has
+ *                a "*", fails, and the next ones, `many` in all (0: all). A disk that gets full takes half of what the
+ *                first of these writes has
+ *   DISK_STRUCK  where to append a line "seconds since the epoch TAB operation TAB path" for each call that failed
+ *   DISK_SLOW    "needle:milliseconds": how much longer a sync takes of a path that has this text in it
  *   DISK_KILL    "nth:where": SIGKILL at the nth call that changes anything, `before` it, `after` it, or `torn`, with
  *                half of a write done
  */
@@ -14,6 +18,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
@@ -24,6 +29,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FDS 65536
@@ -31,10 +37,10 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char *names[FDS];
 static char below[PATH_MAX];
-static int log_fd = -1;
-static char fault_op[16], fault_needle[256], kill_where[16];
-static long fault_nth, fault_many, fault_seen, kill_nth, calls;
-static int fault_errno;
+static int log_fd = -1, struck_fd = -1;
+static char fault_op[16], fault_needle[256], kill_where[16], slow_needle[256];
+static long fault_nth, fault_many, fault_seen, kill_nth, calls, slow_ms;
+static int fault_errno, is_half, is_halved;
 static volatile int ready;
 
 #define REAL(type, name, ...) \
@@ -49,6 +55,9 @@ __attribute__((constructor)) static void prepare(void)
     snprintf(below, sizeof below, "%s", text);
     if ((text = getenv("DISK_LOG")) != NULL)
         log_fd = real_open64(text, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if ((text = getenv("DISK_STRUCK")) != NULL)
+        struck_fd = real_open64(text, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if ((text = getenv("DISK_SLOW")) != NULL) sscanf(text, "%255[^:]:%ld", slow_needle, &slow_ms);
     if ((text = getenv("DISK_FAULT")) != NULL)
         sscanf(text, "%15[^:]:%255[^:]:%ld:%d:%ld", fault_op, fault_needle, &fault_nth, &fault_errno, &fault_many);
     if ((text = getenv("DISK_KILL")) != NULL) sscanf(text, "%ld:%15s", &kill_nth, kill_where);
@@ -91,14 +100,38 @@ static void end(void)
     for (;;) pause();
 }
 
+static int matches(const char *path, const char *needle)
+{
+    return strchr(needle, '*') ? fnmatch(needle, path, 0) == 0 : strstr(path, needle) != NULL;
+}
+
+static void struck(const char *op, const char *path)
+{
+    REAL(ssize_t, write, int, const void *, size_t);
+    char line[PATH_MAX + 80];
+    struct timespec now;
+    if (struck_fd < 0) return;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int size = snprintf(line, sizeof line, "%lld.%06ld\t%s\t%s\n", (long long)now.tv_sec, now.tv_nsec / 1000, op, path);
+    if (real_write(struck_fd, line, size) < 0) _exit(97);
+}
+
 /* Called with the lock held, before a call that changes something: whether it is to fail, or the end is here. */
 static int refused(const char *op, const char *path)
 {
     calls++;
+    is_half = 0;
     if (kill_nth == calls && strcmp(kill_where, "before") == 0) end();
-    if (fault_op[0] == 0 || strcmp(op, fault_op) != 0 || strstr(path, fault_needle) == NULL) return 0;
+    if (fault_op[0] == 0 || (strcmp(op, fault_op) != 0 && strcmp(fault_op, "any") != 0)) return 0;
+    if (!matches(path, fault_needle)) return 0;
     fault_seen++;
     if (fault_seen < fault_nth || (fault_many && fault_seen >= fault_nth + fault_many)) return 0;
+    if (fault_errno == ENOSPC && fault_seen == fault_nth && strcmp(op, "write") == 0 && !is_halved) {
+        is_half = is_halved = 1;
+        fault_seen--;
+        return 0;
+    }
+    struck(op, path);
     errno = fault_errno;
     return 1;
 }
@@ -194,7 +227,7 @@ static ssize_t writing(int fd, const void *data, size_t length, off64_t offset)
             struct stat64 found;
             at = flags & O_APPEND ? (fstat64(fd, &found), found.st_size) : lseek64(fd, 0, SEEK_CUR);
         }
-        if (kill_nth == calls && strcmp(kill_where, "torn") == 0) length /= 2;
+        if (is_half || (kill_nth == calls && strcmp(kill_where, "torn") == 0)) length = length > 1 ? length / 2 : length;
         result = offset < 0 ? real_write(fd, data, length) : real_pwrite64(fd, data, length, offset);
         if (result >= 0) note("write", path, NULL, at, data, result);
         done();
@@ -227,6 +260,7 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
         REAL(int, name, int __VA_OPT__(, off64_t)); \
         char *path = path_of(fd); \
         if (path == NULL) return real_##name(fd __VA_OPT__(, size)); \
+        if (slow_ms && strcmp(op, "sync") == 0 && matches(path, slow_needle)) usleep(slow_ms * 1000); \
         pthread_mutex_lock(&lock); \
         int result = -1; \
         if (!refused(op, path)) { \

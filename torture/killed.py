@@ -156,7 +156,7 @@ def within(kind: type, *, after: bool) -> Install:
                 trigger.pull()
             return found
 
-        ledger.Ledger.apply, Database.do = applied, done  # type: ignore[method-assign]
+        ledger.Ledger.apply, Database.do = applied, done  # type: ignore[method-assign, assignment]
 
     return install
 
@@ -185,13 +185,19 @@ class Os:
         return getattr(os, name)
 
 
+def _own_os(module: Any) -> Any:
+    """The module ``os`` that *module* alone has from now on."""
+    module.os = Os()
+    return module.os
+
+
 def system(module: Any, call: str, *, after: bool = False) -> Install:
     """The step before or *after* a call of ``os``, made from *module*."""
 
     def install(trigger: Trigger) -> None:
-        module.os = Os()
-        setattr(module.os, call, getattr(os, call))
-        around(module.os, call, after=after)(trigger)
+        own = _own_os(module)
+        setattr(own, call, getattr(os, call))
+        around(own, call, after=after)(trigger)
 
     return install
 
@@ -205,8 +211,7 @@ def torn_chunks(trigger: Trigger) -> None:
             die()
         return os.write(file, data)
 
-    received.os = Os()  # type: ignore[assignment]
-    received.os.write = half
+    _own_os(received).write = half
 
 
 def replacing(end: str, *, after: bool) -> Install:

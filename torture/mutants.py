@@ -66,7 +66,10 @@ MUTATIONS = (
     Mutation(
         "nobody looks for an hour",
         "follow.py",
-        (("await self._clock.sleep(self._bounds.wait_s(self._looks))", "await self._clock.sleep(3600.0)"),),
+        (
+            ("await self._clock.sleep(self._bounds.wait_s(self._looks))", "await self._clock.sleep(3600.0)"),
+            ("await self._clock.sleep(due_s)", "await self._clock.sleep(3600.0)"),
+        ),
     ),
     Mutation(
         "a cancel is not recorded first",
@@ -114,7 +117,7 @@ MUTATIONS = (
         "a window takes one call too many",
         "pace.py",
         (
-            ("len(self._spent) < self._rate.count", "len(self._spent) <= self._rate.count"),
+            ("allowed, wait_s = self._rate.count, 0.0", "allowed, wait_s = self._rate.count + 1, 0.0"),
             ("maxlen=rate.count", "maxlen=rate.count + 1"),
         ),
     ),
@@ -144,6 +147,34 @@ MUTATIONS = (
         "a signal stops nothing",
         "live.py",
         (("            switch.close(Reason.INTERRUPT)\n", "            pass\n"),),
+    ),
+    Mutation(
+        "the concurrency is one too many",
+        "slots.py",
+        (("if self.taken < self.limit and", "if self.taken <= self.limit and"),),
+    ),
+    Mutation(
+        "a batch whose ledger is gone is begun anew",
+        "resume.py",
+        (("    check_newest(root)\n", ""),),
+    ),
+    Mutation(
+        "results that were cut are taken as they are",
+        "store.py",
+        (
+            ("        if end > self._end:\n", "        if end > self._end and False:\n"),
+            ("        if digest(line) != last.digest:\n", "        if False:\n"),
+        ),
+    ),
+    Mutation(
+        "thresholds decide nothing",
+        "conduct.py",
+        (("thresholds_hold=all_hold(report.judged(ledger, facts))", "thresholds_hold=None"),),
+    ),
+    Mutation(
+        "a drain never ends",
+        "live.py",
+        (("self._end_at(asyncio.get_running_loop().time() + ", "self._end_at(1e9 + "),),
     ),
     Mutation(
         "known jobs are forgotten on resume",
@@ -196,12 +227,11 @@ MUTATIONS = (
         "record.py",
         (
             (
-                "        refused: dict[str, Taken] = {}\n        try:\n            if self._failure is None:\n",
-                "        refused: dict[str, Taken] = {}\n        for event, done in group:\n"
-                "            if done is not None and not isinstance(event, Claimed):\n"
-                "                _resolve(done, None, self._failure)\n"
-                "        group = [(event, done if isinstance(event, Claimed) else None) for event, done in group]\n"
-                "        try:\n            if self._failure is None:\n",
+                "        self._hand_over(group)\n",
+                "        for event, done in group:\n"
+                "            if done is not None and not done.done() and not isinstance(event, Claimed):\n"
+                "                done.set_result(None)\n"
+                "        self._hand_over(group)\n",
             ),
         ),
     ),

@@ -1,23 +1,30 @@
 """
-Show that the simulation bites: break the engine in one place at a time, and see it noticed.
+Show that the torture bites: break the engine in one place at a time, and see it noticed.
 
-    python -m torture.mutations            every mutation; exit code 1 if one goes unnoticed
-    python -m torture.mutations NAME …     these
+    python -m torture.mutations                   every mutation; exit code 1 if one goes unnoticed
+    python -m torture.mutations --only simulation     those that the simulation must notice; or kills, or prefixes
+    python -m torture.mutations NAME …            these of the simulation
 
 The engine is copied to a temporary folder and changed there. A mutation whose text is no longer in the engine is an
 error: it would prove nothing.
 """
 
 import argparse
+import importlib
+import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from torture import killing_mutants
 from torture.mutants import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parent.parent
@@ -25,9 +32,12 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Noticed:
-    """What came of a mutation: after how many *seeds* it was noticed, and by what; None by nothing."""
+    """
+    What came of a mutation: after how many *seeds* it was noticed, None where there are none; and by what, None by
+    nothing.
+    """
 
-    seeds: int
+    seeds: int | None
     why: str | None
     took_s: float
 
@@ -58,7 +68,7 @@ def tried(mutation: Mutation | None, seeds: int, processes: int) -> Noticed:
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         folder = Path(name)
         mutated(mutation, folder)
-        words = ["--seeds", str(seeds), "--processes", str(processes), "--stop", "--no-corpus"]
+        words = ["--seeds", str(seeds), "--processes", str(processes), "--stop"]
         ran = subprocess.run(
             [sys.executable, "-m", "torture.simulation", *words],
             cwd=folder,
@@ -75,28 +85,68 @@ def tried(mutation: Mutation | None, seeds: int, processes: int) -> Noticed:
     return Noticed(int(lived[1]), why[1] if why else None, took_s)
 
 
+def of_simulation(names: Sequence[str], seeds: int, processes: int) -> Iterator[tuple[str, Noticed]]:
+    """Try the mutations called *names*, all if there are none, so many at once as there are *processes*."""
+    chosen = [one for one in MUTATIONS if not names or one.name in names]
+    with ThreadPoolExecutor(processes) as threads:
+        found = threads.map(partial(tried, seeds=seeds, processes=1), chosen)
+        yield from zip([one.name for one in chosen], found, strict=True)
+
+
+def others() -> dict[str, tuple[Sequence[str], Callable[[str], str | None]]]:
+    """What else has to notice mutations: their names, and what says how one was noticed."""
+    found: dict[str, tuple[Sequence[str], Callable[[str], str | None]]] = {
+        "kills": (tuple(killing_mutants.KILLING), killing_mutants.noticed)
+    }
+    if importlib.util.find_spec("torture.prefix_mutants") is not None:
+        prefixes = importlib.import_module("torture.prefix_mutants")
+        found["prefixes"] = (prefixes.NAMES, prefixes.noticed)
+    return found
+
+
+def of_others(names: Sequence[str], noticed: Callable[[str], str | None]) -> Iterator[tuple[str, Noticed]]:
+    """Try the mutations that others notice, one at a time: they use all processors."""
+    for name in names:
+        began = time.monotonic()
+        why = noticed(name)
+        yield name, Noticed(None, why, time.monotonic() - began)
+
+
+def show(by: str, name: str, found: Noticed) -> bool:
+    """Print a line for what came of a mutation; whether it is as it must be."""
+    is_control = name.startswith("as it is")
+    is_right = (found.why is None) is is_control
+    told = "all well" if found.why is None else found.why[:90]
+    if not is_right:
+        told = f"WRONG: {told}" if is_control else "NOT NOTICED"
+    seeds = "" if found.seeds is None else f"{found.seeds} seeds, "
+    print(f"{by:<10} {name:<58} {seeds:>12}{found.took_s:>4.0f} s: {told}", flush=True)
+    return is_right
+
+
 def main() -> int:
     """Try the mutations of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="those to try; none: all")
-    parser.add_argument("--seeds", type=int, default=1000, help="so many for each, at most")
+    parser.add_argument("names", nargs="*", help="those of the simulation to try; none: all")
+    parser.add_argument("--only", choices=("simulation", "kills", "prefixes"), help="what has to notice them")
+    parser.add_argument("--seeds", type=int, default=2000, help="so many for each in the simulation, at most")
     parser.add_argument("--control", type=int, default=200, help="so many for the engine as it is")
     parser.add_argument("--processes", type=int, default=2)
     chosen = parser.parse_args()
-    control = tried(None, chosen.control, chosen.processes)
-    if control.why is not None:
-        sys.exit(f"the engine as it is breaks an invariant, so nothing can be shown: {control.why}")
-    print(f"{'as it is':<52} {control.seeds:>5} seeds, all well")
-    unnoticed = 0
-    for mutation in MUTATIONS:
-        if chosen.names and mutation.name not in chosen.names:
-            continue
-        found = tried(mutation, chosen.seeds, chosen.processes)
-        unnoticed += found.why is None
-        told = "NOT NOTICED" if found.why is None else found.why[:90]
-        print(f"{mutation.name:<52} {found.seeds:>5} seeds, {found.took_s:>4.0f} s: {told}", flush=True)
-    print(f"{unnoticed} unnoticed" if unnoticed else "every one was noticed")
-    return 1 if unnoticed else 0
+    only = "simulation" if chosen.names else chosen.only
+    wrong = 0
+    if only in (None, "simulation"):
+        control = tried(None, chosen.control, chosen.processes)
+        if not show("simulation", "as it is", control):
+            return 1  # nothing can be shown
+        for name, found in of_simulation(chosen.names, chosen.seeds, chosen.processes):
+            wrong += not show("simulation", name, found)
+    for by, (names, noticed) in others().items():
+        if only in (None, by):
+            for name, found in of_others(names, noticed):
+                wrong += not show(by, name, found)
+    print(f"{wrong} are not as they must be" if wrong else "every one was noticed")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

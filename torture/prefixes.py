@@ -5,14 +5,20 @@ with, as if the power had gone then.
 The batch is killed once, resumed, and tried again by a person, so that mending and rewriting are in the record, too.
 """
 
+import argparse
 import asyncio
+import json
 import os
 import random
 import shutil
+import sys
+import tarfile
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,11 +33,26 @@ from torture.processes import TOKEN, finish, start
 from torture.replay import Disk, Op, lay_out, read, torn
 from torture.scene import Account, Scene, audit
 from torture.stub import Job, Stub
+from torture.told import Told
 
 RECORDED = ("-m", "torture.recorded")
 
 KINDS = ("present", "absent", "torn", "mixed")
 """What is left of what came after the last sync: all, nothing, all but the end of the last write, or any of it."""
+
+ROWS = {
+    "present": "process gone, all that it wrote is on disk",
+    "absent": "power cut, only what was synced is on disk",
+    "torn": "torn last record",
+    "mixed": "power cut, any part of what was not synced is on disk",
+}
+"""What each is called in the table."""
+
+SHOWN = 6
+"""So many problems of a recording are told; they are often the same."""
+
+MEMORY = Path("/dev/shm")
+"""Where files are laid out, if there is such a place."""
 
 Names = dict[str, bytes | str | None]
 
@@ -46,6 +67,43 @@ class Recording:
     retried_at: int
     """Where in *ops* a person's wish to try again begins: from there on an answer that was lost may be sent again."""
     keep: frozenset[str]
+
+    def kept_as(self, seed: int) -> Path:
+        """Where it is kept, if something is wrong with a moment of it."""
+        return Path(tempfile.gettempdir()) / f"torture-prefixes-{seed}.tar.gz"
+
+    def keep_for(self, seed: int) -> None:
+        """Keep it: its moments are of processes, so no seed makes the same ones again."""
+        folder = self.scene.folder
+        told = {
+            "folder": str(folder),
+            "runs": dict(self.scene.runs),
+            "jobs": self.jobs,
+            "retried_at": self.retried_at,
+            "keep": sorted(self.keep),
+        }
+        (folder.parent / "recording.json").write_text(json.dumps(told))
+        with tarfile.open(self.kept_as(seed), "w:gz") as tar:
+            for name in ("recording.json", "record", *(f"case/{name}" for name in self.keep)):
+                tar.add(folder.parent / name, arcname=name)
+
+    @classmethod
+    @contextmanager
+    def kept(cls, path: Path) -> Iterator["Recording"]:
+        """One that was kept at *path*, in the folder that it was made in, which is gone afterwards."""
+        with tarfile.open(path) as tar:
+            member = tar.extractfile("recording.json")
+            assert member is not None
+            told = json.load(member)
+            folder = Path(told["folder"])
+            folder.parent.mkdir(parents=True)
+            tar.extractall(folder.parent)
+        try:
+            scene = Scene(folder, "scene", told["runs"], "fail", folder / "at", 0)
+            keep = frozenset(told["keep"])
+            yield cls(scene, read(folder.parent / "record"), told["jobs"], told["retried_at"], keep)
+        finally:
+            shutil.rmtree(folder.parent)
 
     def jobs_until(self, moment: int) -> dict[str, Job]:
         """The jobs of which the request had left by then."""
@@ -69,15 +127,15 @@ def record(folder: Path, stub: Stub, chance: random.Random) -> Recording:
     scene = Scene.make(folder / "case", runs=runs, lost="fail", width=chance.choice((2, 4)), ms=0)
     keep = frozenset(path.name for path in scene.folder.iterdir())
     log = folder / "record"
-    first = ["run", scene.job_file, "--local", stub.url]
+    first: list[str | Path] = ["run", scene.job_file, "--local", stub.url]
     kill = (chance.randint(90, 220), chance.choice(("before", "after", "torn")))
-    legs = [(first, kill), ([*first, "--resume"], None)]
+    legs: list[tuple[list[str | Path], tuple[int, str] | None]] = [(first, kill), ([*first, "--resume"], None)]
     legs += [(["resume", scene.name, "--local", stub.url, "--retry-failed"], None)]
     stub.recall({})
     retried_at = 0
-    for words, kill in legs:
+    for words, cut in legs:
         retried_at = len(read(log)) if log.exists() else 0
-        env = shim.variables(scene.folder, log=log, kill=kill)
+        env = shim.variables(scene.folder, log=log, kill=cut)
         ran = finish(start(words, cwd=scene.folder, env=env, main=RECORDED))
         if ran.code not in (0, 1, -9):
             raise AssertionError(f"the batch to be recorded ended with {ran}")
@@ -175,35 +233,101 @@ def go_on(scene: Scene, url: str) -> int:
     return asyncio.run(execute(Options.of_batch(batches[-1], local_url=url))).exit_code
 
 
-def replay(seed: int, most: int | None) -> Account:
-    """Record one batch and replay its moments: all of them, or *most* that are drawn from them."""
+@dataclass(frozen=True)
+class Wish:
+    """Which moments to play: every *every*-th, *most* of all at most, or the one called *case* (``412 mixed 1``)."""
+
+    every: int = 1
+    most: int | None = None
+    case: str | None = None
+
+
+Found = dict[str, Account]
+"""What came of the moments, by the kind of them."""
+
+
+def replay(recording: Recording, stub: Stub, seed: int, wish: Wish) -> Found:
+    """Go on from the moments of a *recording*."""
     os.environ["RUNNER_LOCAL_TOKEN"] = TOKEN
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="torture-disk-", dir=memory if memory.is_dir() else None))
-    chance = random.Random(f"prefixes {seed}")
+    step = wish.every
+    if wish.most is not None:
+        step = max(step, -(-sum(1 for _ in Replayer(recording, stub, seed).moments()) // wish.most))
+    replayer = Replayer(recording, stub, seed)
+    found: Found = {}
+    for count, (number, kind, names) in enumerate(replayer.moments()):
+        if count % step != seed % step if wish.case is None else f"{number} {kind}" != wish.case:
+            continue
+        replayer.account = Account()
+        replayer.play(number, kind, names)
+        if replayer.account.problems:
+            again = f"python -m torture.prefixes --recording {recording.kept_as(seed)} --case '{number} {kind}'"
+            replayer.account.problems.append(f"  again: {again} --seed {seed}")
+        replayer.account.tried = 1
+        found.setdefault(kind.split()[0], Account()).add(replayer.account)
+    return found
+
+
+def recorded(seed: int, wish: Wish) -> Found:
+    """Record one batch and replay its moments. What went wrong is kept, to be played again."""
+    folder = Path(tempfile.mkdtemp(prefix="torture-disk-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
     try:
         with Stub() as stub:
-            replayer = Replayer(record(folder, stub, chance), stub, seed)
-            moments = list(replayer.moments())
-            if most is not None and len(moments) > most:
-                moments = sorted(chance.sample(moments, most), key=lambda one: one[0])
-            for moment in moments:
-                replayer.play(*moment)
-        return replayer.account
+            recording = record(folder, stub, random.Random(f"prefixes {seed}"))
+            found = replay(recording, stub, seed, wish)
+        if any(one.problems for one in found.values()):
+            recording.keep_for(seed)
+        found.setdefault("present", Account()).kills += 1
+        return found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def replay_all(
-    seed: int, *, batches: int = 2, most: int | None = None, at_once: int = 2, tell: Callable[[str], None] = print
-) -> Account:
+    seed: int, *, batches: int = 2, wish: Wish | None = None, at_once: int = 2, tell: Callable[[str], None] = print
+) -> Told:
     """Record so many batches, and replay each; two at a time."""
-    account = Account()
+    told = Told("prefixes", "disk")
     seeds: Sequence[int] = [seed * 1000 + number for number in range(batches)]
     with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
-        for one, found in zip(seeds, pool.map(replay, seeds, [most] * batches), strict=True):
-            account.add(found)
-            tell(f"  recording {one}: {found.cases} moments, {len(found.problems)} problems")
-            for problem in found.problems[:4]:
-                tell(problem)
-    return account
+        for one, found in zip(seeds, pool.map(recorded, seeds, [wish or Wish()] * batches), strict=True):
+            problems = [text for account in found.values() for text in account.problems]
+            tell(f"  recording {one}: {sum(a.cases for a in found.values())} moments, {len(problems)} problems")
+            for text in problems[:SHOWN]:
+                tell(text)
+            for kind, account in found.items():
+                told.add(ROWS[kind], account)
+    return told
+
+
+def main() -> int:
+    """Replay what the command line asks for; 1 when anything is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m torture.prefixes", description=__doc__)
+    parser.add_argument("--seed", type=int, help="of the batches and of what chance leaves; by default one of chance")
+    parser.add_argument("--batches", type=int, default=2, help="record so many")
+    parser.add_argument("--every", type=int, default=2, metavar="N", help="play every Nth moment; default 2")
+    parser.add_argument("--most", type=int, metavar="N", help="play N moments of each batch at most")
+    parser.add_argument("--recording", type=Path, metavar="FILE", help="replay this one, which a failure left")
+    parser.add_argument("--case", metavar="MOMENT", help="with --recording: this moment alone, as '412 mixed 1'")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a report")
+    asked = parser.parse_args()
+    seed = random.randrange(100_000) if asked.seed is None else asked.seed
+    wish = Wish(asked.every, asked.most, asked.case)
+    print(f"seed {seed}", flush=True)
+    began = time.monotonic()
+    if asked.recording is not None:
+        told = Told("prefixes", "disk")
+        with Recording.kept(asked.recording) as recording, Stub() as stub:
+            for kind, account in replay(recording, stub, seed, wish).items():
+                told.add(ROWS[kind], account)
+        print(*told.problems, sep="\n")
+    else:
+        told = replay_all(seed, batches=asked.batches, wish=wish, tell=lambda text: print(text, flush=True))
+    seconds = time.monotonic() - began
+    print(*told.lines(), f"{len(told.problems)} problems in {seconds:.0f} s", sep="\n")
+    if asked.json is not None:
+        told.write(asked.json, seed=seed, seconds=seconds)
+    return 1 if told.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,7 +34,7 @@ class Ran:
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without anything of RunPod's or ours, and *extra*."""
     kept = {name: value for name, value in os.environ.items() if "RUNPOD" not in name and "RUNNER" not in name}
-    return kept | {"PYTHONWARNINGS": "error", "COLUMNS": "100", "RUNNER_LOCAL_TOKEN": TOKEN} | extra
+    return kept | {"PYTHONWARNINGS": "error", "COLUMNS": "100", "RUNNER_LOCAL_TOKEN": TOKEN} | dict(extra)
 
 
 def start(
@@ -69,11 +69,19 @@ def finish(process: "subprocess.Popen[str]") -> Ran:
         process.kill()
         process.wait()
         out, err = said(process)
-        raise Stuck(f"still running after {PATIENCE_S:g} s: {process.args}\n{out}\n{err}") from None
+        raise Stuck(f"still running after {PATIENCE_S:g} s: {process.args!r}\n{out}\n{err}") from None
     ran = Ran(code, *said(process))
     for path in _files.pop(process.pid):
         path.unlink()
     return ran
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """End it, if it still runs, and forget what it said."""
+    process.kill()
+    process.wait()
+    for path in _files.pop(process.pid, ()):
+        path.unlink(missing_ok=True)
 
 
 def said(process: "subprocess.Popen[str]") -> tuple[str, str]:
@@ -82,12 +90,14 @@ def said(process: "subprocess.Popen[str]") -> tuple[str, str]:
     return out.read_text(errors="replace"), err.read_text(errors="replace")
 
 
-def wait_until(true: Callable[[], object], what: str, *, every_s: float = 0.005) -> None:
+def wait_until(
+    true: Callable[[], object], what: str, *, every_s: float = 0.005, patience_s: float = PATIENCE_S
+) -> None:
     """Look again and again until *true*."""
-    give_up = time.monotonic() + PATIENCE_S
+    give_up = time.monotonic() + patience_s
     while not true():
         if time.monotonic() > give_up:
-            raise Stuck(f"waited {PATIENCE_S:g} s for {what}")
+            raise Stuck(f"waited {patience_s:g} s for {what}")
         time.sleep(every_s)
 
 
@@ -121,7 +131,16 @@ class Served:
 def serving(job_file: Path, *, env: Mapping[str, str], port: int = 0, log: Path | None = None) -> Iterator[Served]:
     """Serve the local endpoints of *job_file* while the block runs; none of its processes is left afterwards."""
     log = log or job_file.parent / "accepted.jsonl"
-    words = ["serve", job_file, "--log", log, "--token-env", "RUNNER_LOCAL_TOKEN", "--port", str(port)]
+    words: list[str | Path] = [
+        "serve",
+        job_file,
+        "--log",
+        log,
+        "--token-env",
+        "RUNNER_LOCAL_TOKEN",
+        "--port",
+        str(port),
+    ]
     process = start(words, cwd=job_file.parent, env=env)
 
     def speaks() -> bool:

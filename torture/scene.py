@@ -195,26 +195,36 @@ def lines(path: Path, start: int = 0) -> list[Line]:
 
 @dataclass
 class Account:
-    """What one batch, or many, came to: what the table in docs/reliability.md says."""
+    """
+    What one batch, or many, came to: what the table in docs/reliability.md says.
+
+    *tried* is how often a fault happened, where SIGKILLs are not what counts.
+    *again* are all attempts after a run's first, *resent* those of them that followed an answer that was lost: they
+    may be paid twice, as somebody wished.
+    """
 
     cases: int = 0
     kills: int = 0
+    tried: int = 0
     runs: int = 0
     lost: int = 0
     paid_twice: int = 0
     answer_lost: int = 0
     again: int = 0
+    resent: int = 0
     problems: list[str] = field(default_factory=list)
 
     def add(self, other: "Account") -> None:
         """Count *other* in."""
         self.cases += other.cases
         self.kills += other.kills
+        self.tried += other.tried
         self.runs += other.runs
         self.lost += other.lost
         self.paid_twice += other.paid_twice
         self.answer_lost += other.answer_lost
         self.again += other.again
+        self.resent += other.resent
         self.problems += other.problems
 
 
@@ -243,7 +253,8 @@ class Rules:
     """
     What may come of a run.
 
-    *may_end* are the outcomes of the last attempt that are nobody's fault here, beside completed and answer_lost.
+    *may_end* are the outcomes of the last attempt that are nobody's fault here, beside completed and answer_lost;
+    "skipped" among them says that a run may never have been started.
     *may_resend* says that a submit without an answer may be sent again. *is_embedded*: the endpoint is the runner's
     own, which keeps no log, and whose jobs end unpaid with it.
     """
@@ -336,6 +347,7 @@ def _audit_run(
         if not rules.may_follow(ended):
             found.paid_twice += 1
             found.problems.append(f"{name}: attempt {following.number} followed one that was {ended}")
+        found.resent += ended == "answer_lost"
         if one.job_id is not None and ended == "failed" and truth.ended.get(one.job_id) == "COMPLETED":
             found.problems.append(f"{name}: a job that completed was called failed")
     if line["outcome"] == "answer_lost" and scene.lost == "fail":
@@ -343,6 +355,11 @@ def _audit_run(
             found.lost += 1
             found.problems.append(f"{name}: its id was known, and it was called answer_lost")
         return
+    if line["state"] == "skipped" and "skipped" in rules.may_end and not accepted:
+        return
+    if line["outcome"] == "cancelled" and truth.ended.get(line["job_id"]) == "COMPLETED":
+        found.lost += 1
+        found.problems.append(f"{name}: {line['job_id']} had completed, and it was called cancelled")
     if line["outcome"] != "completed":
         if line["outcome"] not in rules.may_end or not line["error"]:
             found.lost += 1
@@ -367,6 +384,8 @@ def _check_places(ledger: Ledger, told: bytes) -> list[str]:
         if offset != end:
             return [f"results.jsonl has a gap of the ledger's at byte {end}"]
         line = told[offset : offset + length]
+        if len(line) < length:
+            return [f"results.jsonl has {len(told)} bytes, the ledger speaks of more"]
         place = ledger.settled_line(json.loads(line)["key"])
         if place is None or place.digest != digest(line):
             return [f"the line at byte {offset} of results.jsonl is not the one the ledger speaks of"]

@@ -42,8 +42,9 @@ def library() -> Path:
 @dataclass(frozen=True)
 class Fault:
     """
-    The *nth* call of kind *operation* (write, sync, rename, create, truncate, unlink, mkdir) on a path that has
-    *needle* in it fails with *code*, and *many* in all; 0 means that the disk never comes back.
+    The *nth* call of kind *operation* (write, sync, rename, create, truncate, unlink, mkdir, any) on a path that has
+    *needle* in it, or matches it where it has a "*", fails with *code*, and *many* in all; 0 means that the disk never
+    comes back.
     """
 
     operation: str
@@ -58,7 +59,13 @@ class Fault:
 
 
 def variables(
-    below: Path, *, log: Path | None = None, fault: Fault | None = None, kill: tuple[int, str] | None = None
+    below: Path,
+    *,
+    log: Path | None = None,
+    fault: Fault | None = None,
+    struck: Path | None = None,
+    slow: tuple[str, int] | None = None,
+    kill: tuple[int, str] | None = None,
 ) -> dict[str, str]:
     """
     The environment in which a process meets the library.
@@ -67,6 +74,8 @@ def variables(
         below: What happens to files below this folder is seen.
         log: Where it is written down.
         fault: What goes wrong.
+        struck: Where each call that went wrong is written down, for `strikes`.
+        slow: A needle as `Fault` has it, and how many milliseconds longer a sync of such a path takes.
         kill: The number of the call at which the process is killed, and ``before``, ``after`` or ``torn``.
     """
     found = {"LD_PRELOAD": str(library()), "DISK_BELOW": str(below)}
@@ -74,6 +83,27 @@ def variables(
         found["DISK_LOG"] = str(log)
     if fault is not None:
         found["DISK_FAULT"] = f"{fault.operation}:{fault.needle}:{fault.nth}:{fault.code}:{fault.many}"
+    if struck is not None:
+        found["DISK_STRUCK"] = str(struck)
+    if slow is not None:
+        found["DISK_SLOW"] = f"{slow[0]}:{slow[1]}"
     if kill is not None:
         found["DISK_KILL"] = f"{kill[0]}:{kill[1]}"
     return found
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A call that failed: when, in seconds since the epoch, which, and on what."""
+
+    at: float
+    operation: str
+    path: str
+
+
+def strikes(struck: Path) -> list[Strike]:
+    """The calls that failed, in their order."""
+    if not struck.exists():
+        return []
+    found = [line.split("\t") for line in struck.read_text().splitlines()]
+    return [Strike(float(at), operation, path) for at, operation, path in found]

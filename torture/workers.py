@@ -25,6 +25,8 @@ from typing import Any
 import aiohttp
 
 from runner.local.server import LocalServer, Served
+from torture.scene import Account
+from torture.told import Told
 
 PATIENCE_S = 180.0
 """How long a whole case may take on a busy machine before a job counts as stuck."""
@@ -80,6 +82,12 @@ class Story:
     kills: Counter[str] = field(default_factory=Counter)
     took_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
+
+    def account(self, case: Case) -> Account:
+        """What the table says of it: jobs that are stuck are lost, and one that ran too often is paid for twice."""
+        problems = [f"[{case}] {one}" for one in self.wrong]
+        stuck = case.jobs - sum(status.get("status") in ("COMPLETED", "FAILED") for status in self.statuses)
+        return Account(tried=sum(self.kills.values()), runs=case.jobs, lost=stuck, problems=problems)
 
     def __str__(self) -> str:
         ends = Counter(str(status.get("status")) for status in self.statuses)
@@ -276,18 +284,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="play this one only")
     parser.add_argument("--seeds", type=int, default=10, help="play so many")
     parser.add_argument("--real", action="store_true", help="with workers on the runpod package only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a report")
     args = parser.parse_args()
     seeds = [args.seed] if args.seed is not None else list(range(1, args.seeds + 1))
     cases = [] if args.real else [Case(seed) for seed in seeds]
     cases += [
         Case(seed, jobs=200, kills=10, workers=2, is_real=True, exits=0.0) for seed in seeds[: 10 if args.real else 2]
     ]
-    wrong = 0
+    told, began = Told("workers", "process"), time.monotonic()
     for case in cases:
         story = asyncio.run(play(case))
         print(f"{case}: {story}", *story.wrong, sep="\n  ", flush=True)
-        wrong += len(story.wrong)
-    return 1 if wrong else 0
+        told.add(f"workers killed, {'of the runpod package' if case.is_real else 'our own'}", story.account(case))
+    if args.json is not None:
+        told.write(args.json, seed=seeds[0], seconds=time.monotonic() - began)
+    return 1 if told.problems else 0
 
 
 if __name__ == "__main__":

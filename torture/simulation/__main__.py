@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from torture.simulation.faults import Table
 from torture.simulation.life import Life, live
 from torture.simulation.machine import Machine, installed
 from torture.simulation.minimise import minimised
@@ -20,6 +21,9 @@ from torture.simulation.scenario import draw
 
 CORPUS = Path(__file__).with_name("corpus.txt")
 MEMORY = Path("/dev/shm")
+
+ENOUGH = 2000
+"""So many lives must meet every fault at least once."""
 
 
 def corpus() -> list[int]:
@@ -69,7 +73,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--no-corpus", action="store_true", help="leave those that failed once out")
     parser.add_argument("--stop", action="store_true", help="stop at the first seed that fails")
-    parser.add_argument("--json", type=Path, help="write a line of JSON for each seed, and one for all, to this file")
+    parser.add_argument("--json", type=Path, help="write what came of it to this file, as one JSON object")
     chosen = parser.parse_args()
     if chosen.seed is not None:
         with installed() as machine, scratch() as folder:
@@ -84,60 +88,56 @@ def main() -> int:
         return 1 if life.wrong else 0
     old = [] if chosen.no_corpus else corpus()
     seeds = [*old, *(seed for seed in range(chosen.first, chosen.first + chosen.seeds) if seed not in old)]
-    with ExitStack() as stack:
-        out = stack.enter_context(chosen.json.open("w")) if chosen.json else None
-        return run(seeds, processes=chosen.processes, stop=chosen.stop, out=out)
+    return run(seeds, first=chosen.first, processes=chosen.processes, stop=chosen.stop, out=chosen.json)
 
 
-def run(seeds: list[int], *, processes: int, stop: bool = False, out: TextIO | None = None) -> int:
-    """Live *seeds* and say what came of it."""
+def run(seeds: list[int], *, first: int, processes: int, stop: bool = False, out: Path | None = None) -> int:
+    """Live *seeds*, say what came of it, and write it to *out*; 0 when no invariant was broken."""
     began = time.monotonic()
-    counts: Counter[str] = Counter()
-    tally: Counter[str] = Counter()
-    failed: list[int] = []
+    table, tally = Table(), Counter[str]()
+    problems: dict[int, str] = {}
     lived = 0
     for life in lives(seeds, processes=processes):
         lived += 1
-        counts += life.counts
+        table.add(life)
         tally += life.tally
-        if out is not None:
-            out.write(json.dumps(life.as_json()) + "\n")
         if life.wrong:
-            failed.append(life.seed)
-            print(f"seed {life.seed}: {life.wrong[0][:300]}", flush=True)
+            problems[life.seed] = f"seed {life.seed}: {life.wrong[0][:300]}"
+            print(problems[life.seed], flush=True)
             if stop:
                 break
-    told = summary(lived, failed, counts, tally, time.monotonic() - began)
-    if out is not None:
-        out.write(json.dumps({"simulation": told}) + "\n")
-    show(told)
-    return 1 if failed else 0
-
-
-def summary(lived: int, failed: list[int], counts: Counter[str], tally: Counter[str], took_s: float) -> dict[str, Any]:
-    """What a report folds of many lives."""
-    return {
+    missing = table.missing() if lived >= ENOUGH else []
+    told = {
+        "rows": table.as_json(),
+        "kills": sum(count for kind, count in table.counts.items() if kind.startswith(("kill", "power loss"))),
+        "seed": first,
         "seeds": lived,
-        "failed": sorted(failed),
-        "took_s": round(took_s, 1),
-        "faults": dict(sorted(counts.items())),
-        "kills": sum(count for kind, count in counts.items() if kind.startswith(("kill", "power loss"))),
-        **{name.replace(" ", "_"): count for name, count in sorted(tally.items())},
+        "seconds": round(time.monotonic() - began, 1),
+        "problems": [problems[seed] for seed in sorted(problems)] + missing,
+        "totals": dict(sorted(tally.items())),
+        "counts": dict(sorted(table.counts.items())),
     }
+    if out is not None:
+        out.write_text(json.dumps(told) + "\n")
+    show(told, sorted(problems))
+    return 1 if told["problems"] else 0
 
 
-def show(told: dict[str, Any]) -> None:
-    """Print *told* for a person."""
-    print(f"\n{told['seeds']} seeds lived in {told['took_s']:.0f} s")
-    for kind, count in told["faults"].items():
-        print(f"  {count:>7}  {kind}")
+def show(told: dict[str, Any], failed: list[int]) -> None:
+    """Print *told* for a person; *failed* are the seeds that broke an invariant."""
+    print(f"\n{told['seeds']} seeds lived in {told['seconds']:.0f} s, {told['kills']} kills")
+    print(f"\n{'fault':<60} {'tried':>7} {'runs':>7} {'lost':>5} {'twice':>5} {'again':>6}")
+    for row in told["rows"]:
+        numbers = f"{row['tried']:>7} {row['runs']:>7} {row['lost']:>5} {row['paid_twice']:>5}"
+        print(f"{row['fault']:<60} {numbers} {row['sent_again_knowingly']:>6}")
     print()
-    for name, value in told.items():
-        if name not in ("faults", "failed", "seeds", "took_s"):
-            print(f"  {value:>7}  {name.replace('_', ' ')}")
-    if told["failed"]:
-        print(f"\n{len(told['failed'])} seeds broke an invariant: {' '.join(map(str, told['failed'][:50]))}")
+    for name, value in told["totals"].items():
+        print(f"{value:>7}  {name}")
+    if failed:
+        print(f"\n{len(failed)} seeds broke an invariant: {' '.join(map(str, failed[:50]))}")
         print("  replay one with: python -m torture.simulation --seed N")
+    for problem in told["problems"][len(failed) :]:
+        print(problem)
 
 
 if __name__ == "__main__":

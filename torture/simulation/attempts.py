@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from runner.batch import Folder
@@ -33,7 +32,7 @@ class Row:
     outcome: str | None
 
 
-def _world_s(world: World, at: float | None) -> float | None:
+def world_s(world: World, at: float | None) -> float | None:
     """A time of the ledger as the world's; None where the calendar can't be trusted."""
     return None if at is None or world.stepped_s else at - EPOCH
 
@@ -47,7 +46,7 @@ def is_true(world: World, processes: list[Process], row: Row) -> None:
         world.blame_if(row.outcome not in known, f"{who} never was a job, and is called {row.outcome}")
         return
     spec = world.scenario.spec["jobs"][row.job]
-    named, ended_s = row.outcome, _world_s(world, row.ended_at)
+    named, ended_s = row.outcome, world_s(world, row.ended_at)
     real = expected(job) if job.is_ever_final else None
     match named:
         case "completed":
@@ -64,7 +63,8 @@ def is_true(world: World, processes: list[Process], row: Row) -> None:
             world.blame_if(job.unreadable < 3, f"{who} is called unreadable after {job.unreadable} unreadable answers")
         case "too_large":
             world.blame_if(
-                not any("too_large" in kind for kind in world.counts), f"{who} is called too_large, and nothing was"
+                not any(word in kind for kind in world.counts for word in ("too_large", "bomb")),
+                f"{who} is called too_large, and nothing was",
             )
         case "artifact_failed":
             world.blame_if("artifacts" not in spec, f"{who} has no artifacts")
@@ -73,7 +73,7 @@ def is_true(world: World, processes: list[Process], row: Row) -> None:
             runs_on = (
                 not job.was_cancelled and ended_s is not None and ended_s < min(job.final_s, job.gone_s, job.ttl_s)
             )
-            if runs_on and not _disturbed(world, row, (_world_s(world, row.cancel_at) or 0.0) - 1.0, ended_s or 0.0):
+            if runs_on and not _disturbed(world, row, (world_s(world, row.cancel_at) or 0.0) - 1.0, ended_s or 0.0):
                 world.blame(f"{who} is called {named}, and {job.job_id} runs on uncancelled")
             has_result = real not in (None, "cancelled") and ended_s is not None
             if has_result and job.seen(ended_s or 0.0) is not None and job.final_s < (ended_s or 0.0) - 60:
@@ -109,33 +109,37 @@ def _is_lost(world: World, processes: list[Process], row: Row, job: Job, who: st
     calm_s = _calm_s(world, processes, job)
     # Twice the longest pause, and what a look itself may take.
     if calm_s > 2 * look_s + 60 * (not job.sync):
-        world.blame(f"{who} expired, and somebody could have looked at {job.job_id} for {calm_s:.0f} s")
+        world.blame_loss(f"{who} expired, and somebody could have looked at {job.job_id} for {calm_s:.0f} s")
 
 
 def _calm_s(world: World, processes: list[Process], job: Job) -> float:
     """The longest time between end and expiry of *job* in which a process followed it and nothing was in the way."""
     begins, ends = job.final_s, min(job.end_s, job.gone_s)
-    troubles = [at_s for endpoint, at_s in world.troubled if endpoint == job.endpoint and at_s <= ends]
-    timeouts = world.scenario.spec["jobs"][job.submit.job]["timeouts"]
-    waits_s = duration_s(timeouts["request"]) + (SYNC_LOOK_S if job.sync else 90.0) + 30.0
     best = 0.0
     for process in processes:
-        if process.number < job.submit.process or (process.batch is not None and process.batch.exit_code == 4):
+        if process.number < job.submit.process or process.is_refused:
             continue
         start, end = max(begins, process.began_s), min(ends, process.ended_s, process.interrupted_s or math.inf)
-        if start >= end:
-            continue
-        # A request that meets no answer is waited for, and the next look comes after a pause.
-        lame = [*world.jumps, *((at_s, at_s + waits_s) for at_s in troubles)]
-        lame = [(from_s, until_s) for from_s, until_s in lame if from_s < end and until_s > start]
-        marks = sorted([start, *(at for one in lame for at in one), end])
-        awake = [
-            (a, b)
-            for a, b in pairwise(marks)
-            if not any(from_s <= a and b <= until_s for from_s, until_s in lame) and start <= a and b <= end
-        ]
-        best = max([best, *(b - a for a, b in awake)])
+        best = max(best, calm_s(world, job, start, end))
     return best
+
+
+def calm_s(world: World, job: Job, start: float, end: float) -> float:
+    """The longest time between *start* and *end* in which nothing was in the way of a look at *job*."""
+    if start >= end:
+        return 0.0
+    timeouts = world.scenario.spec["jobs"][job.submit.job]["timeouts"]
+    waits_s = duration_s(timeouts["request"]) + (SYNC_LOOK_S if job.sync else 90.0) + 30.0
+    # A request that meets no answer is waited for, and the next look comes after a pause.
+    troubles = [(at_s, at_s + waits_s) for endpoint, at_s in world.troubled if endpoint == job.endpoint]
+    lame = sorted(
+        (from_s, until_s) for from_s, until_s in (*world.jumps, *troubles) if from_s < end and until_s > start
+    )
+    best, free_from_s = 0.0, start
+    for from_s, until_s in lame:
+        best = max(best, from_s - free_from_s)
+        free_from_s = max(free_from_s, until_s)
+    return max(best, end - free_from_s)
 
 
 def _disturbed(world: World, row: Row, from_s: float, until_s: float) -> bool:
@@ -168,4 +172,5 @@ def line_is_true(world: World, folder: Folder, told: dict[str, Any], row: Row | 
         world.blame_if(told["output"] not in (reference, output), f"the line of {who} does not name its artifact")
     if told["outcome"] == "check_failed" and "output" not in told:
         return  # of an attempt that another process made: the ledger keeps no outputs
-    world.blame_if(output != wanted, f"the output of {who} is not that of {job.job_id}: {output} instead of {wanted}")
+    if output != wanted:
+        world.blame_loss(f"the output of {who} is not that of {job.job_id}: {output} instead of {wanted}")

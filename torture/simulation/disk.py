@@ -57,8 +57,9 @@ class Disk:
         path = self._paths.get(file, "")
         is_result = path.endswith("results.jsonl")
         self._process.at("line" if is_result else "chunk")
-        if is_result and self._process.is_due("torn line"):
-            os.write(file, bytes(data)[: len(data) // 2])
+        if is_result:
+            if self._process.is_due("torn line"):
+                os.write(file, bytes(data)[: len(data) // 2])
             self._process.at("torn line")
         written = int(self.asked("write", lambda: os.write(file, data)))
         self._process.at("unsynced" if is_result else "chunk")
@@ -72,6 +73,13 @@ class Disk:
     def fsync(self, file: int) -> None:
         self.asked("sync", lambda: None)
         self._process.at("folder")
+
+    def rename(self, act: Callable[[], Path]) -> Path:
+        """A whole file takes its name, by *act*."""
+        self._process.at("rename")
+        path: Path = self.asked("rename", act)
+        self._process.at("renamed")
+        return path
 
     def close(self, file: int) -> None:
         self._paths.pop(file, None)

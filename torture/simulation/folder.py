@@ -39,7 +39,7 @@ def after_process(world: World, process: Process) -> None:
         world.acknowledged |= whole
     for key, line in world.acknowledged.items():
         if line not in lines:
-            world.blame(f"run {key[:6]} was settled on disk, and its line is gone")
+            world.blame_loss(f"run {key[:6]} was settled on disk, and its line is gone")
     if process.batch is not None:
         _adds_up(world, process, found)
     _ends_in_time(world, process)
@@ -60,6 +60,8 @@ def _ends_as_told(world: World, process: Process) -> None:
             world.blame("the disk failed, and the process ended as if it had not")
         return
     # A folder that can't be made is said as a UsageError: nothing was sent.
+    for text in (str(error), repr(error)):
+        world.blame_if(any(secret in text for secret in SECRETS), "a secret is in what a process says last")
     is_said = isinstance(error, RecordError) or (isinstance(error, UsageError) and process.live is None)
     if not (is_said and process.disk_failed):
         world.blame(f"the process ended with {error!r}")
@@ -78,6 +80,8 @@ def _adds_up(world: World, process: Process, folder: Folder) -> None:
     with closing(sqlite3.connect(folder.ledger)) as db:
         runs = db.execute("SELECT key, job, state, outcome, line_offset, line_length, line_digest FROM runs").fetchall()
         plan = json.loads(db.execute("SELECT value FROM meta WHERE name = 'plan'").fetchone()[0])
+        again = Counter(job for (job,) in db.execute("SELECT job FROM attempts WHERE attempt > 1"))
+        retried = db.execute("SELECT count(DISTINCT key) FROM attempts WHERE attempt > 1").fetchone()[0]
     data = folder.results.read_bytes()
     keys = [json.loads(line)["key"] for line in data.splitlines()]
     settled = [run for run in runs if run[2] in SETTLED]
@@ -104,15 +108,38 @@ def _adds_up(world: World, process: Process, folder: Folder) -> None:
         )
         of_runs = sum(job["outcomes"].values())
         world.blame_if(of_runs != planned - job["skipped"] - pending + _stopped(settled, name), "outcomes don't add up")
+        outcomes = Counter(run[3] for run in settled if run[1] == name and run[3] is not None)
+        world.blame_if(job["outcomes"] != outcomes, f"the outcomes in health.json are not the ledger's: {job}")
+        world.blame_if(job["retried"] != again[name], f"health.json has {job['retried']} retried of {again[name]}")
     total = health["batch"]
     code = process.batch.exit_code
-    all_well = total["succeeded"] == total["runs"]
-    world.blame_if((code == 0) != all_well, f"exit code {code} with {total['succeeded']} of {total['runs']} succeeded")
+    all_succeeded = total["succeeded"] == total["runs"]
+    is_well = all_succeeded
+    if world.spec.get("thresholds"):
+        is_well = all_hold(world.spec["thresholds"], settled, retried, total["runs"]) and not total["pending"]
+    # A batch that was stopped is no pass, however well it did until then.
+    as_it_should = code == 0 if is_well and all_succeeded else code != 0 if not is_well else True
+    world.blame_if(not as_it_should, f"exit code {code} with {total['succeeded']} of {total['runs']} succeeded")
     world.blame_if(code == 130 and process.interrupted_s is None, "interrupted by nobody")
     pending = total["pending"]
     # Who cancels is told of jobs that did not confirm it in time.
     may_pend = code in (4, 130) or process.wished_s is not None or process.plan.start == "cancel"
     world.blame_if(pending > 0 and not may_pend, f"{pending} runs are pending, and the exit code is {code}")
+
+
+def all_hold(thresholds: dict[str, str], settled: list[Any], retried: int, planned: int) -> bool:
+    """Whether the *thresholds* of a job file hold, read and counted anew."""
+    values = Counter(run[2] for run in settled)
+    values["answer_lost"] = sum(run[3] == "answer_lost" for run in settled)
+    values["retried"] = retried
+    for name, text in thresholds.items():
+        sign, bound = text.split()
+        is_share = "%" in bound or "." in bound
+        most = float(bound.rstrip("%")) / (100 if "%" in bound else 1)
+        value = values[name] / planned if is_share and planned else values[name]
+        if not {"<": value < most, "<=": value <= most, ">=": value >= most, "==": value == most}[sign]:
+            return False
+    return True
 
 
 def _stopped(settled: list[Any], name: str) -> int:

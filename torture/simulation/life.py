@@ -19,7 +19,10 @@ from torture.simulation.machine import Machine
 from torture.simulation.oracle import after_life
 from torture.simulation.process import Process, newest
 from torture.simulation.scenario import Scenario
+from torture.simulation.tampering import tampered
 from torture.simulation.world import World
+
+LONG = ", longer than a result is kept"
 
 
 @dataclass
@@ -68,6 +71,8 @@ def live(scenario: Scenario, folder: Path, machine: Machine) -> Life:
         loop.run_until_complete(_processes(world, folder, machine, tally))
     except Stuck as error:
         world.blame(f"stuck: {error}")
+    except Exception as error:  # noqa: BLE001 - an oracle that can't read what was left has found something
+        world.blame(f"what was left can't be read: {error!r}")
     finally:
         loop.on_turn = lambda: None
         asyncio.set_event_loop(None)
@@ -75,6 +80,8 @@ def live(scenario: Scenario, folder: Path, machine: Machine) -> Life:
     for text in unheard:
         world.blame(f"nobody heard: {text}")
     life = Life(scenario.seed, world.wrong, world.lines, world.injected, world.counts, tally)
+    tally["lost"] += world.lost
+    tally["paid twice"] += world.paid_twice
     life.took_s = time.perf_counter() - began
     return life
 
@@ -103,6 +110,10 @@ async def _processes(world: World, folder: Path, machine: Machine, tally: Counte
             _edited(world, folder / "job.yaml", plan.edit)
         if plan.accept or found is None:  # without a batch a new one is started, with what the file says then
             world.take_in()
+        if plan.tamper is not None and found is not None and plan.start in ("run", "resume"):
+            await tampered(world, folder, found, plan, number, machine)
+        if plan.moved:
+            world.count("endpoints deployed anew")
         moved = moved != plan.moved
         process = Process(world, plan, number, folder)
         machine.starts(process, moved=moved)
@@ -117,6 +128,9 @@ async def _processes(world: World, folder: Path, machine: Machine, tally: Counte
             await asyncio.wait(left)
         if world.wrong:
             return
+        if plan.down_s:
+            is_late = plan.down_s >= 1800.0
+            world.count("machine off over midnight" if plan.down_s > 43_200.0 else f"a missed tick{LONG * is_late}")
         await asyncio.sleep(plan.down_s)
     found = newest(folder / "batches")
     if found is None:
@@ -135,7 +149,7 @@ async def _processes(world: World, folder: Path, machine: Machine, tally: Counte
 
 
 def _edited(world: World, path: Path, edit: str) -> None:
-    """Somebody changes the rows of a job."""
+    """Somebody changes the rows of a job, or what is made of them."""
     rng = random.Random(f"edit {world.scenario.seed}")
     name = rng.choice(sorted(world.spec["jobs"]))
     rows = world.spec["jobs"][name]["rows"]["inline"]
@@ -149,10 +163,12 @@ def _edited(world: World, path: Path, edit: str) -> None:
             del rows[at]
         case "change":
             rows[at] = {"n": 102}
+        case "template":
+            world.spec["jobs"][name]["input"] = {"n": "{{ row.n }}", "v": 2}
         case _:
             rows.reverse()
     path.write_text(json.dumps(world.spec))
-    world.say(f"somebody edits the rows of {name}: {edit}")
+    world.say(f"somebody edits {name}: {edit}")
     world.count(f"job file edited: {edit}")
 
 

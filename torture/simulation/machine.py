@@ -3,8 +3,9 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -18,12 +19,13 @@ import runner.network
 import runner.received
 import runner.store
 import runner.wire
+from runner.runpod import RunPod
 from runner.store import Store
 from torture.simulation.disk import SimSqlite
 from torture.simulation.process import Process
 from torture.simulation.recorder import SimRecorder
 from torture.simulation.scenario import HOOK_TOKEN, KEY, S3_SECRET
-from torture.simulation.transport import SimSession
+from torture.simulation.transport import MOST_BYTES, SimSession
 
 ENVIRONMENT = {
     "RUNPOD_API_KEY": KEY,
@@ -97,6 +99,7 @@ def installed() -> Iterator[Machine]:
     with ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, ENVIRONMENT))
         for module, name, stand_in in (
+            (runner.network, "RunPod", partial(RunPod, max_answer_bytes=MOST_BYTES)),
             (runner.network, "open_session", lambda: SimSession(machine.process)),
             (runner.conduct, "Recorder", lambda store: _recorder(store, machine)),
             (runner.conduct, "open_fetcher", _no_fetcher),
@@ -111,7 +114,21 @@ def installed() -> Iterator[Machine]:
             (runner.database, "sqlite3", SimSqlite(lambda: machine._process)),
         ):
             stack.enter_context(patch.object(module, name, stand_in))
+        stack.enter_context(patch.object(Path, "replace", _replacing(machine)))
         yield machine
+
+
+def _replacing(machine: Machine) -> Any:
+    """What stands for `Path.replace`."""
+    really = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        process = machine._process
+        if process is None or process.root not in path.parents:
+            return really(path, target)
+        return process.disk.rename(lambda: really(path, target))
+
+    return replace
 
 
 def _recorder(store: Store, machine: Machine) -> SimRecorder:

@@ -1,8 +1,11 @@
 """
 Hold what the engine left behind against what RunPod knows, when nobody goes on with a batch any more.
 
-The invariants of the README's promise, by their numbers: 1 and 3 are in `folder.py` and below, 2 below, 4 below and in
-`process.py`, 5 in `attempts.py`, 6 in `life.py`, 7 in `process.py`, 8 and 9 in `folder.py`, 10 in the tests.
+The ten invariants, and where each is checked: 1 in `folder.py` (a line that was said to be saved is there) and
+`attempts.py` (it is RunPod's own), 2 below and in `process.py` (no submit without its intent), 3 in `folder.py`, 4
+below (rates) and in `process.py` (concurrency, money), 5 below (looks) and in `attempts.py` (what is called lost), 6
+in `life.py`, 7 in `process.py` (a second start), 8 in `folder.py` and below (each run's time), 9 in `folder.py`, 10 in
+the tests.
 """
 
 import json
@@ -12,13 +15,17 @@ from collections import Counter
 from contextlib import closing
 
 from runner.batch import Folder
+from runner.spec import RateLimits
 from runner.units import duration_s
 from runner.units import rate as parse_rate
-from torture.simulation.attempts import Row, is_true, line_is_true
+from torture.simulation.attempts import LOOK_S, SYNC_LOOK_S, Row, calm_s, is_true, line_is_true
 from torture.simulation.folder import SETTLED
 from torture.simulation.process import Process
 from torture.simulation.service import Job
+from torture.simulation.times import EPOCH
 from torture.simulation.world import SUBMITS, World
+
+DEFAULT_RATES = RateLimits()
 
 
 def after_life(world: World, processes: list[Process], folder: Folder, tally: Counter[str]) -> None:
@@ -49,10 +56,11 @@ def after_life(world: World, processes: list[Process], folder: Folder, tally: Co
     for key, told in lines.items():
         line_is_true(world, folder, told, attempts.get((key, told["attempts"])))
     _keeps_rates(world)
+    _is_looked_at(world, processes, attempts)
     pending = [key for key, state in runs.items() if state not in SETTLED]
     refused = last.batch is not None and last.batch.exit_code == 4
-    if last.is_calm and not refused and last.plan.start != "cancel":
-        world.blame_if(pending, f"{len(pending)} runs are left on a calm day")
+    if pending and last.is_calm and not refused and last.plan.start != "cancel":
+        world.blame_loss(f"{len(pending)} runs are left on a calm day")
     if last.is_calm and refused:
         forever = [window for window in world.scenario.windows if window.until_s == math.inf]
         world.blame_if(not forever, "an endpoint was refused on a calm day")
@@ -66,11 +74,11 @@ def _nothing_forgotten(world: World, processes: list[Process], attempts: dict[tu
         submit = job.submit
         which = (submit.key, submit.attempt)
         if which in owners:
-            world.blame(f"paid twice unawares: {job.job_id} and {owners[which].job_id} are both {submit}")
+            world.blame_payment(f"paid twice unawares: {job.job_id} and {owners[which].job_id} are both {submit}")
         owners[which] = job
         row = attempts.get(which)
         if row is None:
-            world.blame(f"{job.job_id} was accepted, and the ledger has no attempt {submit}")
+            world.blame_loss(f"{job.job_id} was accepted, and the ledger has no attempt {submit}")
         elif row.job_id is None:
             if row.outcome not in ("answer_lost", "too_large") and row.ended_at is not None:
                 world.blame(f"{job.job_id} was accepted, and the ledger says {row.outcome} of {submit}")
@@ -131,6 +139,8 @@ def _ends_runs_in_time(world: World, processes: list[Process], rows: list[Row]) 
         within_s = duration_s(job["timeouts"]["run"])
         # A submit that is out is waited for; each /cancel has its turn, and 15 s from then on.
         slack_s = duration_s(job["timeouts"]["request"]) + 45.0 + len(world.service.jobs) + 6 * world.scenario.commit_s
+        # Who goes on with a job that has no time left looks at it first, for 10 s, and may cancel it then.
+        slack_s += 27.0 * (len(processes) - 1)
         slack_s += 60.0 if any("429" in kind for kind in world.counts) else 0.0  # it holds every call back
         took_s = row.ended_at - first[row.key] - sum(process.plan.down_s for process in processes[:-1])
         world.blame_if(
@@ -142,8 +152,9 @@ def _keeps_rates(world: World) -> None:
     """No window of a rate has more calls than it may; submits also across processes."""
     for endpoint_id, name in world.endpoints.items():
         limits = world.scenario.spec["endpoints"].get(name, {}).get("rate_limits", {})
-        for bucket, text in limits.items():
-            rate = parse_rate(text)
+        for bucket in RateLimits.model_fields:
+            text = limits.get(bucket, "its default")
+            rate = parse_rate(text) if bucket in limits else getattr(DEFAULT_RATES, bucket)
             sent = [one for one in world.sent if one[:2] == (endpoint_id, bucket)]
             for number in range(len(sent) - rate.count):
                 first, beyond = sent[number], sent[number + rate.count]
@@ -161,6 +172,32 @@ def _keeps_rates(world: World) -> None:
                 across = "" if first[3] == beyond[3] else " across a resume"
                 world.blame(f"more than {text} calls of {bucket}{across}, at {beyond[2]:.3f}")
                 break
+
+
+def _is_looked_at(world: World, processes: list[Process], attempts: dict[tuple[str, int], Row]) -> None:
+    """Every job is asked about often enough, by each process that follows it, where nothing is in its way."""
+    if world.stepped_s:
+        return
+    for job in world.service.jobs.values():
+        row = attempts.get((job.submit.key, job.submit.attempt))
+        if row is None or row.job_id is None:
+            continue
+        spec = world.scenario.spec["jobs"][row.job]
+        longest_s = min(duration_s(spec.get("poll", {}).get("max", "5m")), SYNC_LOOK_S if job.sync else LOOK_S)
+        least_s = duration_s(spec.get("poll", {}).get("min", "1s"))
+        slack_s = 15.0 + least_s + 6 * world.scenario.commit_s + 2 * world.scenario.thread_s
+        ended_s = min(at - EPOCH for at in (row.ended_at, row.cancel_at, math.inf) if at is not None)
+        for process in processes:
+            if process.number < job.submit.process or process.plan.start == "cancel" or process.is_refused:
+                continue
+            looks = [one for one in world.looks.get(job.job_id, ()) if one.process == process.number]
+            begins_s = max(process.began_s, job.accepted_s)
+            ends_s = min(ended_s, process.ended_s, process.interrupted_s or math.inf, process.wished_s or math.inf)
+            edges = [begins_s, *(at_s for one in looks for at_s in (one.from_s, one.until_s)), ends_s]
+            for from_s, until_s in zip(edges[::2], edges[1::2], strict=True):
+                gap_s = calm_s(world, job, from_s, min(until_s, ends_s))
+                if gap_s > longest_s + slack_s:
+                    world.blame(f"nobody asked about {job.job_id} for {gap_s:.0f} s, until {until_s:.3f}")
 
 
 def _count(world: World, rows: list[Row], runs: dict[str, str], tally: Counter[str]) -> None:

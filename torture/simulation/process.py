@@ -37,6 +37,9 @@ from torture.simulation.world import World
 
 DRAIN_S = 25.0
 
+SLOW_S = 0.25
+"""A commit that takes so long is one of a slow disk."""
+
 
 @dataclass
 class Intent:
@@ -92,6 +95,11 @@ class Process:
     @property
     def image(self) -> Path:
         return self.folder / "image"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether an endpoint was refused: what it does not tell is left to a resume."""
+        return self.batch is not None and self.batch.exit_code == 4
 
     # Its life
 
@@ -208,11 +216,11 @@ class Process:
                     self.wished_s = world.now_s
             case "sleep":
                 world.say(f"the machine sleeps for {act.value} s")
-                world.count("machine asleep")
+                world.count(f"machine asleep for {act.value:.0f} s")
                 world.jump(act.value)
             case "stop":
                 world.say(f"the process is stopped for {act.value} s")
-                world.count("process stopped")
+                world.count(f"process stopped for {act.value:.0f} s")
                 world.loop.now_s += act.value
                 world.jumps.append((world.now_s - act.value, world.now_s))
             case "step":
@@ -240,7 +248,7 @@ class Process:
 
     async def _second(self) -> None:
         """Another process of the same job file is started: it is told so, and sends nothing."""
-        self.world.count("second start at once")
+        self.world.count("second start" + (" while the first drains" if self.interrupted_s is not None else ""))
         try:
             await execute(self.options(), clock=SimClock(self.world.times, self.rng))
         except BatchBusy:
@@ -256,7 +264,10 @@ class Process:
 
     def commit_s(self) -> float:
         """How long the next commit takes."""
-        return self.world.scenario.commit_s * (0.5 + self.rng.random())
+        took_s = self.world.scenario.commit_s * (0.5 + self.rng.random())
+        if took_s >= SLOW_S:
+            self.world.count("slow fsync")
+        return took_s
 
     def told(self, event: Event) -> None:
         """The engine told its recorder of *event*."""
@@ -270,7 +281,7 @@ class Process:
                 self._intents[asyncio.current_task()] = intent
                 self._waiting.append(intent)
                 assert isinstance(event.run.input, dict)
-                self.world.started(event.run.job, event.run.input["n"], event.run.key)
+                self.world.started(event.run)
                 self._may_start(event)
                 self.in_flight[event.run.key] = (event.run.job, event.destination.endpoint_id)
                 self.at("intent")
@@ -338,7 +349,8 @@ class Process:
                 world.blame(f"{there + 1} runs in flight at once, and the {what}'s concurrency is {most}")
         if self.interrupted_s is not None and world.now_s > self.interrupted_s:
             world.blame("a run was started after a signal")
-        if self.wished_s is not None and world.now_s > self.wished_s + 1.0:
+        jumped_s = world.jumps[-1][1] if world.jumps else 0.0
+        if self.wished_s is not None and world.now_s > max(self.wished_s, jumped_s) + 1.0:
             world.blame("a run was started after somebody had cancelled the batch")
         self._within_budget(event.run.job, job.get("stop_when", {}))
 

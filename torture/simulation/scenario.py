@@ -41,6 +41,7 @@ BROKEN = (
     "html_200",
     "not_json",
     "too_large",
+    "bomb",
     "cut",
 )
 """Faults after which a request may have been acted upon."""
@@ -58,8 +59,11 @@ SLOW = ("slow_body",)
 
 OUTAGES = ("refused", "dns", "silence", "503", "429", "502_html")
 
-EDITS = ("add", "insert", "drop", "change", "turn round")
-"""What people do to the rows of a job file between two runs of it."""
+EDITS = ("add", "insert", "drop", "change", "turn round", "template")
+"""What people do to a job file between two runs of it: to its rows, or to what is made of them."""
+
+TAMPERS = ("results deleted", "results cut", "results changed", "ledger deleted", "ledger overwritten")
+"""What people do to a batch's folder between two runs of it."""
 
 POINTS = (
     "intent",
@@ -74,8 +78,13 @@ POINTS = (
     "committing",
     "committed",
     "folder",
+    "rename",
+    "renamed",
 )
 """The places between two of our steps where a process may be killed."""
+
+RARE = {"rename": 3, "renamed": 3, "torn line": 6, "chunk": 6}
+"""Points that few lives come to often: how often they are passed at most before a kill there."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,8 @@ class ProcessPlan:
     """
     One process of a life, and how long nobody runs after it.
 
-    *edit* is what somebody did to a job's rows before it starts; *accept*, that it shall take in what is other.
+    *edit* is what somebody did to the job file before it starts; *accept*, that it shall take in what is other.
+    *tamper* is what somebody did to the batch's folder: that is found, said, and mended before it starts.
     """
 
     start: str
@@ -129,6 +139,7 @@ class ProcessPlan:
     moved: bool = False
     edit: str | None = None
     accept: bool = False
+    tamper: str | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +223,19 @@ def _job_file(rng: random.Random, names: tuple[str, ...]) -> dict[str, Any]:
         "endpoints": {name: _endpoint(rng, name) for name in used},
         "jobs": jobs,
         "health": health,
+        **({"thresholds": _thresholds(rng)} if rng.random() < 0.2 else {}),
     }
+
+
+def _thresholds(rng: random.Random) -> dict[str, str]:
+    every = {
+        "failed": rng.choice(["< 1", "<= 30%", "<= 2"]),
+        "succeeded": rng.choice([">= 50%", ">= 1", ">= 0.9"]),
+        "answer_lost": rng.choice(["< 1", "<= 20%"]),
+        "retried": rng.choice(["<= 1", "< 50%"]),
+        "skipped": rng.choice(["== 0", "< 50%"]),
+    }
+    return {name: every[name] for name in sorted(rng.sample(sorted(every), rng.randint(1, 3)))}
 
 
 def _endpoint(rng: random.Random, name: str) -> dict[str, Any]:
@@ -232,8 +255,11 @@ def _endpoint(rng: random.Random, name: str) -> dict[str, Any]:
 
 def _job(rng: random.Random, names: tuple[str, ...]) -> dict[str, Any]:
     rows, equal = rng.choice([1, 2, 3, 5, 8, 12]), rng.random() < 0.3
-    if rng.random() < 0.003:
+    many = rng.random()
+    if many < 0.003:
         rows = 250  # more than may be in flight, or cancelled, at once
+    elif many < 0.013:
+        rows = 60  # more than are looked at while few workers are there
     job: dict[str, Any] = {
         "endpoint": rng.choice(names),
         "mode": rng.choice(["async", "async", "async", "sync", "stream", "stream"]),
@@ -290,6 +316,9 @@ def _processes(rng: random.Random) -> tuple[ProcessPlan, ...]:
     if len(plans) > 1 and rng.random() < 0.12:
         at = rng.randint(1, len(plans) - 1)
         plans[at] = replace(plans[at], edit=rng.choice(EDITS), accept=rng.random() < 0.4)
+    if len(plans) > 1 and rng.random() < 0.06:
+        at = rng.randint(1, len(plans) - 1)
+        plans[at] = replace(plans[at], tamper=rng.choice(TAMPERS))
     return tuple(plans)
 
 
@@ -305,6 +334,8 @@ def _process(rng: random.Random, number: int) -> ProcessPlan:
             kill = _kill(rng, when)
         case "signal":
             acts.append(Act("signal", when))
+            if rng.random() < 0.1:
+                acts.append(Act("second", when + rng.uniform(0.01, 5)))
             if rng.random() < 0.4:
                 acts.append(Act("signal", when + rng.uniform(0.1, 20)))
                 if rng.random() < 0.2:
@@ -312,9 +343,11 @@ def _process(rng: random.Random, number: int) -> ProcessPlan:
         case "wish":
             acts.append(Act("wish", when))
         case "disk":
+            operation = rng.choice(["write", "write", "sync", "sync", "commit", "commit", "insert", "rename"])
+            nth = round(rng.expovariate(1 / 12)) + 1
             disk = DiskFault(
-                rng.choice(["write", "write", "sync", "sync", "commit", "commit", "insert"]),
-                round(rng.expovariate(1 / 12)) + 1,
+                operation,
+                min(nth, 3) if operation == "rename" else nth,
                 rng.choice(["ENOSPC", "EIO", "EROFS"]),
                 full=rng.random() < 0.5,
                 late=rng.random() < 0.3,
@@ -325,7 +358,7 @@ def _process(rng: random.Random, number: int) -> ProcessPlan:
         acts.append(Act("step", rng.expovariate(1 / 15), rng.choice([-86400.0, -3600.0, -5.0, 5.0, 3600.0, 86400.0])))
     if rng.random() < 0.1:
         acts.append(Act("second", rng.expovariate(1 / 5)))
-    down_s = rng.choice([0.0, 0.0, 3.0, 50.0, 300.0, 2400.0, 7200.0])
+    down_s = rng.choice([0.0, 0.0, 3.0, 50.0, 300.0, 2400.0, rng.choice([7200.0, 50_000.0])])
     return ProcessPlan(start, tuple(acts), kill, disk, down_s, moved=rng.random() < 0.05)
 
 
@@ -335,14 +368,15 @@ def _kill(rng: random.Random, when: float) -> Kill:
         case "turn":
             return Kill(turn=round(2 ** rng.uniform(3, 13)), power=power)
         case "point":
-            return Kill(point=rng.choice(POINTS), nth=round(rng.expovariate(1 / 8)) + 1, power=power)
+            point, nth = rng.choice(POINTS), round(rng.expovariate(1 / 8)) + 1
+            return Kill(point=point, nth=min(nth, RARE.get(point, nth)), power=power)
     return Kill(seconds=when, power=power)
 
 
 def _windows(rng: random.Random, names: tuple[str, ...]) -> tuple[Window, ...]:
     windows = []
     for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
-        kind = rng.choice([*OUTAGES, "401", "402", "paused", "unknown", "forbidden"])
+        kind = rng.choice([*OUTAGES, "401", "402", "paused", "unknown", "forbidden", "no workers"])
         begins = rng.choice([0.0, rng.expovariate(1 / 10), rng.expovariate(1 / 120)])
         # Who resubmits sends thousands in an hour of bad gateways, and the last tells no more than the first.
         lasts = rng.choice([5.0, 40.0, 200.0, 200.0 if kind in ("503", "502_html") else 3000.0])

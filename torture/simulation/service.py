@@ -10,6 +10,12 @@ from typing import Any
 
 from torture.simulation.scenario import Scenario
 
+NO_WORKERS = "no workers"
+"""A time in which an endpoint is scaled to zero: what is queued there stays queued."""
+
+ODD_WORDS = ("RUNNING", "STARTING_UP", "WARMING_2")
+"""Statuses that RunPod's documentation does not have."""
+
 KEPT_S = 1800.0
 SYNC_KEPT_S = 60.0
 TTL_S = 86_400.0
@@ -51,6 +57,7 @@ class Job:
     sync: bool
     accepted_s: float
     visible_s: float
+    kind: str
     steps: list[tuple[float, dict[str, Any]]]
     final_s: float
     final: dict[str, Any]
@@ -69,6 +76,8 @@ class Job:
     stubborn: bool = False
     was_cancelled: bool = False
     false_404: bool = False
+    shown: str = ""
+    is_told: bool = False
 
     def seen(self, now_s: float) -> dict[str, Any] | None:
         """What a look at *now_s* shows; None when there is no such job, not yet or no more."""
@@ -139,9 +148,10 @@ class Service:
         runs_s = rng.choice([0.05, rng.expovariate(1 / 0.5), rng.expovariate(1 / 5)])
         if rng.random() < scenario.slow:
             runs_s = rng.uniform(60, scenario.longest_s)
-        began_s = now_s + queued_s
+        began_s = self._staffed_s(submit.endpoint, now_s + queued_s)
+        queued_s = began_s - now_s
         steps: list[tuple[float, dict[str, Any]]] = [(now_s, {"status": "IN_QUEUE"})]
-        word = rng.choice(["IN_PROGRESS"] * 12 + ["RUNNING", "STARTING_UP"])
+        word = rng.choice(["IN_PROGRESS"] * 12 + list(ODD_WORDS))
         steps.append((began_s, {"status": word, "delayTime": round(queued_s * 1000)}))
         if rng.random() < 0.2:
             steps.append((began_s + runs_s / 2, {"status": "IN_PROGRESS", "output": {"pct": 50}}))
@@ -157,7 +167,7 @@ class Service:
         kind = rng.choices(*zip(*ENDINGS, strict=True))[0]
         if kind == "never" and not scenario.is_bounded:
             kind = "crashed"  # else our own day of waiting would be all that happens
-        if kind == "null":
+        if kind in ("null", "says error"):
             chunks = []  # returned by a handler, and those stream nothing
         if runs_s > limit_s:
             kind, runs_s = rng.choice(["too_slow", "timed_out"]), limit_s
@@ -173,6 +183,7 @@ class Service:
             sync=sync,
             accepted_s=now_s,
             visible_s=now_s + (rng.uniform(0, GRACE_S) if rng.random() < 0.1 else 0.0),
+            kind=kind,
             steps=steps,
             final_s=final_s,
             final=self._final(rng, job_id, submit, request["input"], kind, ran_ms, chunks, reruns=reruns),
@@ -190,6 +201,13 @@ class Service:
         elif rng.random() < 0.004:
             job.gone_s, job.gone_why = final_s + rng.uniform(0.0, 5.0), "its result was lost by the platform"
         return job
+
+    def _staffed_s(self, endpoint: str, at_s: float) -> float:
+        """When a worker is there that could begin at *at_s*."""
+        for window in self._scenario.windows:
+            if window.kind == NO_WORKERS and window.holds(endpoint, at_s):
+                at_s = window.until_s
+        return at_s
 
     def _keep(self, job: Job) -> None:
         job.expires_s = job.final_s + (SYNC_KEPT_S if job.sync else KEPT_S)
@@ -235,6 +253,8 @@ class Service:
                 return told | {"status": "COMPLETED"}
             case "null":
                 return told | {"status": "COMPLETED", "output": None}
+            case "says error":
+                return told | {"status": "COMPLETED", "output": {"error": "no horse", "job": job_id}}
         output: Any = {"good": rng.random() < 0.8, "of": given, "job": job_id, "text": "naïve \u2028 \x7f"}
         if chunks or (self._scenario.generators == 1.0):
             last = [chunk for _, chunk in chunks][-_last_run(chunks) :] if chunks else []
@@ -290,6 +310,7 @@ ENDINGS = (
     ("error beside", 2),
     ("no output", 4),
     ("null", 2),
+    ("says error", 2),
     ("never", 1),
     ("vanishes", 2),
 )

@@ -14,29 +14,37 @@ from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 from aiohttp.client_reqrep import ConnectionKey
+from yarl import URL
 
 from torture.simulation.scenario import BROKEN, DENIED, KEY, UNSENT
-from torture.simulation.service import Job, Submit
+from torture.simulation.service import ODD_WORDS, Job, Submit
 
 if TYPE_CHECKING:
     from torture.simulation.process import Process
-    from torture.simulation.world import World
+    from torture.simulation.world import Look, World
 
 HTML = b"<html><body><h1>Bad gateway</h1>Authorization: Bearer " + KEY.encode() + b"</body></html>"
 """A proxy's page that tells everybody what we sent."""
 
-HUGE = 300 * 1024 * 1024
+HUGE = 500 * 1024 * 1024
+
+MOST_BYTES = 9 * 1024 * 1024
+"""The largest answer that is taken in simulated lives: more than memory may hold of one, and soon read."""
+
+PIECE = bytes(1024 * 1024)
+"""What a bomb unpacks to, over and over."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """An HTTP answer as the server sends it. A *cut* one ends in the middle of its body."""
+    """An HTTP answer as the server sends it. A *cut* one ends in the middle of its body, a *bomb* never."""
 
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
     length: int | None = None
     cut: bool = False
+    bomb: bool = False
 
     @classmethod
     def json(cls, value: Any, status: int = 200) -> "Said":
@@ -55,16 +63,16 @@ class SimSession:
     async def __aexit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def request(self, method: str, url: str, *, data: Any, headers: dict[str, str], **_: Any) -> "Exchange":
-        body = b"" if data is None else data.read()
-        return Exchange(self._process, method, url, body, headers["Authorization"])
+    def request(self, method: str, url: URL, *, data: Any, headers: dict[str, str], **_: Any) -> "Exchange":
+        body = b"" if data is None else data if isinstance(data, bytes) else data.read()
+        return Exchange(self._process, method, str(url), body, headers["Authorization"])
 
 
 class Exchange:
     """One request and its answer. The server does its part even if nobody waits for it any more."""
 
-    def __init__(self, process: "Process", method: str, url: str, body: bytes, authorization: str) -> None:
-        parts = urlsplit(url)
+    def __init__(self, process: "Process", method: str, url: object, body: bytes, authorization: str) -> None:
+        parts = urlsplit(str(url))
         _, _, self.endpoint_id, self.operation, *rest = parts.path.split("/")
         self.job_id = rest[0] if rest else None
         self.wait_s = float(parse_qs(parts.query).get("wait", ["0"])[0]) / 1000
@@ -79,6 +87,7 @@ class Exchange:
         self.pieces = 1
         self.until_s = 0.0
         self.job: Job | None = None
+        self.looked: Look | None = None
         self._may_speak = authorization == f"Bearer {KEY}"
         self._answer: asyncio.Future[Said | Exception] | None = None
         self._lost = False
@@ -98,7 +107,6 @@ class Exchange:
         process.at("send")
         subject = self.job_id or (self.submit and f"{self.submit.key[:8]}.{self.submit.attempt}") or ""
         self._rng, self.fault = world.drawn(self, subject)
-        self.fault = world.outage(self.endpoint) or self.fault
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
         rng = self._rng
@@ -114,6 +122,7 @@ class Exchange:
             await asyncio.sleep({"no_connection": 10.0}.get(self.fault, up_s))
             if read is not None:
                 read.unheard -= 1
+            self._looked_until_now()
             raise _no_connection(self.fault)
         self.is_open = True
         world.connected(self)
@@ -124,6 +133,7 @@ class Exchange:
         finally:
             self.is_open = False
             world.open.remove(self)
+            self._looked_until_now()
         if isinstance(said, Exception):
             raise said
         return Response(self, said)
@@ -132,6 +142,10 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """The connection is closed or kept: nobody can tell."""
+
+    def _looked_until_now(self) -> None:
+        if self.looked is not None:
+            self.looked.until_s = self.world.now_s
 
     def break_off(self) -> None:
         """The connection is gone: our machine slept. Whatever the server does, nobody hears of it."""
@@ -187,6 +201,8 @@ class Exchange:
                     self.submit, self.endpoint_id, request, sync=self.operation == "runsync", now_s=now_s
                 )
                 self.say(f"accepted as {job.job_id}")
+                if fault in BROKEN:
+                    world.count("answer lost after acceptance")
                 world.accepted(self, job)
                 self.job = job
             case "health":
@@ -222,6 +238,8 @@ class Exchange:
             assert job is not None
             seen = seen or {"id": job.job_id, "status": "IN_QUEUE"}  # it is held by whoever took it
         if job is None or seen is None:
+            if job is not None:
+                world.count(_why_unknown(job, now_s))
             self._reply(Said.json({"error": "job not found"}, 404))
             return
         if self.operation == "stream":
@@ -229,6 +247,7 @@ class Exchange:
             return
         is_final = now_s >= job.final_s
         if is_final or now_s >= self.until_s:
+            self._note(job, str(seen["status"]), is_final=is_final)
             if self.fault == "stale":
                 seen = job.seen(max(job.visible_s, now_s - 3.0)) or seen
             elif self.fault == "no_status":
@@ -237,6 +256,17 @@ class Exchange:
             self._reply(Said.json(seen))
             return
         self._hold(min(self.until_s, job.next_s(now_s)))
+
+    def _note(self, job: Job, status: str, *, is_final: bool) -> None:
+        """Count what is told that is not as usual."""
+        if status in ODD_WORDS:
+            self.world.count("status unknown")
+        if status == "IN_QUEUE" and job.shown not in ("", "IN_QUEUE"):
+            self.world.count("IN_PROGRESS, then IN_QUEUE")
+        job.shown = status
+        if is_final and not job.is_told:
+            job.is_told = True
+            self.world.count(f"job ended: {job.kind}")
 
     def _hold(self, until_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -268,6 +298,11 @@ class Exchange:
 
     def _cancelled(self) -> Said:
         job = self.job
+        if job is not None and job.seen(self.world.now_s) is not None:
+            if self.world.now_s >= job.final_s:
+                self.world.count("cancel after completion")
+            elif job.stubborn:
+                self.world.count("cancel overtaken by completion")
         said = self.world.service.cancel(job, self.world.now_s) if job is not None else ""
         if job is None or not said:
             return Said.json({"error": "job not found"}, 404)
@@ -324,6 +359,8 @@ class Exchange:
                 self._send(Said(200, b'{"status": '))
             case "too_large":
                 self._send(Said(200, b"", length=HUGE))
+            case "bomb":
+                self._send(Said(200, b"", bomb=True))
             case "302":
                 self._send(Said(302, b"", {"Location": "https://elsewhere.sim"}))
             case _:
@@ -359,9 +396,22 @@ class Response:
         self.content = self
         self._exchange = exchange
         self._said = said
+        self._left: AsyncIterator[bytes] | None = None
+
+    async def readany(self) -> bytes:
+        """The next piece; nothing at the end."""
+        self._left = self._left or self.iter_any()
+        return await anext(self._left, b"")
+
+    def at_eof(self) -> bool:
+        """Whether the end is known already: here it has to be asked for."""
+        return False
 
     async def iter_any(self) -> AsyncIterator[bytes]:
         body, pieces = self._said.body, self._exchange.pieces
+        while self._said.bomb:
+            yield PIECE
+            await asyncio.sleep(0)
         if self._said.cut:
             yield body[: len(body) // 2]
             await asyncio.sleep(0.01)
@@ -374,6 +424,12 @@ class Response:
                     raise _reset()
             yield body[start : start + step]
         self._exchange.delivered(self.status)
+
+
+def _why_unknown(job: Job, now_s: float) -> str:
+    if now_s < job.visible_s:
+        return "404 just after submit"
+    return f"404: {job.gone_why}" if now_s >= job.gone_s else "404 after expiry"
 
 
 def _reset() -> Exception:

@@ -1,13 +1,16 @@
 """The world of one simulated life: time, RunPod, the weather on the way there, and everything that was seen."""
 
 import copy
+import math
 import random
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runner.runs import Run
 from torture.simulation.loop import SimLoop
 from torture.simulation.scenario import BROKEN, DENIED, ENDPOINTS, OUTAGES, SLOW, STREAMS, UNSENT, Scenario
-from torture.simulation.service import Job, Service, Submit
+from torture.simulation.service import NO_WORKERS, Job, Service, Submit
 from torture.simulation.times import Times
 from torture.simulation.transport import Exchange
 
@@ -16,6 +19,15 @@ if TYPE_CHECKING:
 
 SUBMITS = ("run", "runsync")
 LOOKING = ("status", "status-sync", "stream")
+
+
+@dataclass(eq=False)
+class Look:
+    """One request that asks about a job: by which process, and from when until when it was under way."""
+
+    process: int
+    from_s: float
+    until_s: float = math.inf
 
 
 class World:
@@ -35,6 +47,9 @@ class World:
         self.wrong: list[str] = []
         self.counts: Counter[str] = Counter()
         self.injected: list[str] = []
+        self.looks: dict[str, list[Look]] = {}
+        self.lost = 0
+        self.paid_twice = 0
         self.endpoints = {f"{name}-{which}": name for name in ENDPOINTS for which in ("a", "b")}
         self.open: list[Exchange] = []
         self.held: list[Exchange] = []
@@ -46,9 +61,10 @@ class World:
         self.acknowledged: dict[str, bytes] = {}
         self.is_calm = False
         self.process: Process | None = None
+        self._workers = random.Random(f"workers {scenario.seed}").choice([1, 1, 4, 50])
         self._asked: Counter[str] = Counter()
-        self._planned: dict[tuple[str, int], int] = {}
-        self._started: dict[tuple[str, int], set[str]] = {}
+        self._planned: dict[tuple[str, int, bool], int] = {}
+        self._started: dict[tuple[str, int, bool], set[str]] = {}
         self.take_in()
 
     @property
@@ -74,6 +90,16 @@ class World:
         """Something was done to us."""
         self.counts[kind] += 1
 
+    def blame_loss(self, text: str) -> None:
+        """A result is lost."""
+        self.lost += 1
+        self.blame(text)
+
+    def blame_payment(self, text: str) -> None:
+        """A run was paid for twice, unawares."""
+        self.paid_twice += 1
+        self.blame(text)
+
     # What may be run
 
     def take_in(self) -> None:
@@ -82,25 +108,29 @@ class World:
             rows = Counter(row["n"] for row in job["rows"]["inline"])
             for n, count in rows.items():
                 count *= job["rows"].get("repeat", 1)
-                self._planned[name, n] = max(count, self._planned.get((name, n), 0))
+                which = (name, n, "v" in job["input"])
+                self._planned[which] = max(count, self._planned.get(which, 0))
 
-    def started(self, name: str, n: int, key: str) -> None:
+    def started(self, run: Run) -> None:
         """A run is started: it must be one that was planned, or taken in."""
-        keys = self._started.setdefault((name, n), set())
-        keys.add(key)
-        self.blame_if(len(keys) > self._planned.get((name, n), 0), f"run {key[:6]} of {name} was never asked for")
+        assert isinstance(run.input, dict)
+        which = (run.job, run.input["n"], "v" in run.input)
+        keys = self._started.setdefault(which, set())
+        keys.add(run.key)
+        self.blame_if(len(keys) > self._planned.get(which, 0), f"run {run.key[:6]} of {run.job} was never asked for")
 
     # The weather
 
     def drawn(self, exchange: Exchange, subject: str) -> tuple[random.Random, str | None]:
-        """Chance for one request, and the fault that it meets."""
+        """Chance for one request, and the fault that it meets; that of everybody comes first."""
+        outage = self.outage(exchange.endpoint)
         scenario, operation = self.scenario, exchange.operation
         where = f"{operation} {exchange.endpoint} {subject}"
         self._asked[where] += 1
         name = f"{where} {self._asked[where]}"
         rng = random.Random(f"net {scenario.seed} {name}")
-        if self.is_calm or rng.random() >= scenario.faults:
-            return rng, None
+        if outage is not None or self.is_calm or rng.random() >= scenario.faults:
+            return rng, outage
         possible = self._possible(operation, exchange)
         if not possible:
             return rng, None
@@ -137,8 +167,10 @@ class World:
     def trouble(self, endpoint: str) -> str | None:
         """What is wrong with *endpoint* itself now."""
         for window in self._windows(endpoint):
-            if window not in OUTAGES:
+            if window not in OUTAGES and window != NO_WORKERS:
                 self.disturb(endpoint)
+                if window == "401" and self.service.jobs:
+                    self.count("401 half way")
                 return window
         return None
 
@@ -155,9 +187,10 @@ class World:
         self.troubled.append((endpoint, self.now_s))
 
     def health(self, endpoint: str) -> dict[str, dict[str, int]]:
+        ready = 0 if NO_WORKERS in self._windows(endpoint) else self._workers
         return {
-            "jobs": {"completed": 1, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0},
-            "workers": {"idle": 1, "initializing": 0, "ready": 1, "running": 0, "throttled": 0, "unhealthy": 0},
+            "jobs": {"completed": 1, "failed": 0, "inProgress": 0, "inQueue": int(not ready), "retried": 0},
+            "workers": {"idle": ready, "initializing": 0, "ready": ready, "running": 0, "throttled": 0, "unhealthy": 0},
         }
 
     # What happens between us and RunPod
@@ -170,6 +203,9 @@ class World:
             self.submits.append(exchange.submit)
         elif exchange.operation == "cancel":
             process.cancelling(exchange)
+        elif exchange.operation in LOOKING and exchange.job_id is not None:
+            exchange.looked = Look(process.number, self.now_s)
+            self.looks.setdefault(exchange.job_id, []).append(exchange.looked)
         exchange.say("sent")
 
     def connected(self, exchange: Exchange) -> None:
