@@ -69,6 +69,22 @@ class Folder:
         """There while somebody asks the process that runs the batch to cancel it."""
         return self.path / ".cancel"
 
+    def drop_wish(self) -> None:
+        """
+        Let nobody's wish to cancel be there any more.
+
+        Raises:
+            RecordError: there is one, and it can't be removed.
+        """
+        try:
+            self.wish.unlink(missing_ok=True)
+        except OSError as error:
+            if self.wish.exists():  # a disk that is read-only refuses to remove what isn't there, too
+                raise RecordError(
+                    f"{self.wish} can't be removed: {error.strerror}",
+                    fix="see that the folder can be written, then go on with --resume",
+                ) from None
+
     def read_manifest(self) -> JsonObject:
         """
         The manifest, as it was written when the batch started.
@@ -190,7 +206,8 @@ def lock(root: Path, *, now: float) -> Iterator[Lock]:
         try:
             yield held
         finally:
-            os.ftruncate(file, 0)
+            with suppress(OSError):  # on a broken disk the text stays; the lock itself is free all the same
+                os.ftruncate(file, 0)
     finally:
         os.close(file)
 

@@ -191,7 +191,7 @@ class Conduct:
         finally:
             task.cancel()
             await asyncio.wait([task])
-            live.folder.wish.unlink(missing_ok=True)
+            live.folder.drop_wish()
 
     @asynccontextmanager
     async def _gates(self, live: Live, recorder: Recorder) -> AsyncIterator[None]:

@@ -110,28 +110,28 @@ class Database:
         """Run a statement that changes rows; how many it changed."""
         try:
             return self._db.execute(sql, values).rowcount
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise _plainly(error, self._what) from error
 
     def do_each(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
         """Run a statement that changes rows once for each of *rows*."""
         try:
             self._db.executemany(sql, rows)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise _plainly(error, self._what) from error
 
     def first(self, sql: str, values: Sequence[Value] = ()) -> Any:
         """The first row of an answer; None when there is none."""
         try:
             return self._db.execute(sql, values).fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise _plainly(error, self._what) from error
 
     def rows(self, sql: str, values: Sequence[Value] = ()) -> Iterator[Row]:
         """The rows of an answer, read as they are asked for."""
         try:
             yield from self._db.execute(sql, values)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise _plainly(error, self._what) from error
 
     @contextmanager
@@ -202,10 +202,12 @@ _FIX_DAMAGED = (
 )
 
 
-def _plainly(error: sqlite3.Error | OSError, what: str) -> Exception:
+def _plainly(error: sqlite3.Error | OSError | UnicodeDecodeError, what: str) -> Exception:
     """What SQLite says of the file, the disk or the folder, as an error that names the file and what to do."""
     if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
         return AssertionError(f"{what} was used wrongly: {error}")  # our bug, not the file's
     said = error.strerror if isinstance(error, OSError) and error.strerror else error
+    if isinstance(error, UnicodeDecodeError):  # SQLite itself never looks whether a text is one
+        return RecordError(f"{what} is damaged: a text in it is no UTF-8", fix=_FIX_DAMAGED)
     damaged = isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in _DAMAGED
     return RecordError(f"{what} can't be used: {said}", fix=_FIX_DAMAGED if damaged else _FIX)

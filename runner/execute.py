@@ -123,7 +123,7 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
         lock = stack.enter_context(batch.lock(root, now=clock.now()))
         resumed = _resumed(options, root, job_file.name)
         if resumed is not None:
-            resumed.wish.unlink(missing_ok=True)  # of a process that is gone: it was not heeded
+            resumed.drop_wish()  # of a process that is gone: it was not heeded
             lock.runs(resumed)  # from here on a wish is for us, however long the data take to read
         made = batch.create(root, now=clock.now()) if resumed is None and job_file.reads_stdin(options.only) else None
         try:

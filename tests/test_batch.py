@@ -464,3 +464,21 @@ def test_a_git_that_takes_too_long_does_not_keep_the_batch(tmp_path: Path, monke
 
     monkeypatch.setattr(subprocess, "run", run)
     assert batch.git_state(tmp_path) == {"commit": "c0ffee", "dirty": None}
+
+
+def test_a_wish_that_is_not_there_need_not_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is read-only refuses that, too; but a wish that stays would cancel the next resume."""
+
+    def refuse(_: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    folder = Folder(tmp_path)
+    folder.drop_wish()
+    folder.wish.touch()
+    with pytest.raises(RecordError) as caught:
+        folder.drop_wish()
+    assert caught.value.render() == (
+        f"error: {folder.wish} can't be removed: Read-only file system\n"
+        "  help: see that the folder can be written, then go on with --resume"
+    )

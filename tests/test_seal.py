@@ -85,3 +85,12 @@ def test_a_seal_that_a_crash_left_empty_says_nothing(path: Path) -> None:
         path.with_name(".ledger.seal").write_bytes(left)
         with Ledger.open(path) as ledger:
             assert ledger.noted("number") == 2
+
+
+def test_a_text_that_is_none_any_more_is_said(path: Path) -> None:
+    """SQLite gives out what the bytes are, and Python can't read them."""
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE meta", b"CREATE TABLE m\xaeta"))
+    path.with_name(".ledger.seal").unlink()
+    with pytest.raises(RecordError) as caught, Ledger.read_only(path) as ledger:
+        ledger.noted("number")
+    assert caught.value.render().startswith(f"error: the ledger {path} ")

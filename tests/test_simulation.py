@@ -19,7 +19,8 @@ from torture.simulation.folder import all_hold
 from torture.simulation.life import Life, live
 from torture.simulation.loop import SimLoop, Stuck
 from torture.simulation.machine import Machine, installed
-from torture.simulation.scenario import ENDPOINTS, TAMPERS, Kill, ProcessPlan, Scenario, Window, draw
+from torture.simulation.scenario import TAMPERS, Kill, ProcessPlan, Window, draw
+from torture.simulation.targeted import quiet, scenario
 
 SEEDS = range(120)
 
@@ -51,8 +52,8 @@ def told(life: Life) -> str:
 
 @pytest.mark.parametrize("seed", corpus())
 def test_a_seed_that_found_something_once_finds_nothing_any_more(seed: int, machine: Machine, folder: Path) -> None:
-    """They are lived first: what broke once breaks again."""
-    life = live(draw(seed), folder, machine)
+    """They are lived first: what broke once breaks again. Those below 0 are made by hand."""
+    life = live(scenario(seed), folder, machine)
     assert not life.wrong, told(life)
 
 
@@ -88,26 +89,6 @@ def test_another_process_tells_the_same_story(lives: dict[int, Life]) -> None:
     log, _, summary = ran.stdout.partition("\n{")
     assert log.splitlines() == lives[7].lines
     assert json.loads("{" + summary)["digest"] == lives[7].digest
-
-
-def quiet(seed: int = 1, **more: object) -> Scenario:
-    """One job of three runs on a good day, unless *more* says otherwise."""
-    job = {
-        "endpoint": "north",
-        "rows": {"inline": [{"n": 0}, {"n": 1}, {"n": 2}]},
-        "input": {"n": "{{ row.n }}"},
-        "timeouts": {"request": "5s", "run": "10m"},
-        "on_answer_lost": "fail",
-    }
-    spec = {
-        "version": 1,
-        "name": "sim",
-        "endpoints": {"north": {"id": "${SIM_NORTH}", "cost_per_second": 0.001}},
-        "jobs": {"job0": job},
-        "health": {"every": "15s", "wait": "20s"},
-    }
-    told = {"spec": spec, "processes": (ProcessPlan("run"),), "aggregates": dict.fromkeys(ENDPOINTS, False)} | more
-    return Scenario(seed=seed, **told)  # type: ignore[arg-type]
 
 
 def test_a_good_day_is_a_good_day(machine: Machine, folder: Path) -> None:
@@ -162,10 +143,10 @@ def test_a_forgotten_place_is_noticed(machine: Machine, folder: Path, monkeypatc
         slots.taken += 1
 
     monkeypatch.setattr(Slots, "__aenter__", enter)
-    scenario = quiet()
-    scenario.spec["endpoints"]["north"]["concurrency"] = 1
-    scenario.spec["jobs"]["job1"] = deepcopy(scenario.spec["jobs"]["job0"])
-    life = live(scenario, folder, machine)
+    one = quiet()
+    one.spec["endpoints"]["north"]["concurrency"] = 1
+    one.spec["jobs"]["job1"] = deepcopy(one.spec["jobs"]["job0"])
+    life = live(one, folder, machine)
     assert "2 runs in flight at once, and the endpoint's concurrency is 1" in life.wrong
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from torture.processes import wait_until
+from torture.scene import Account
 from torture.stand import Stand
 
 Harm = Callable[[Path, Random], None]
@@ -35,6 +36,14 @@ def scramble(path: Path, chance: Random) -> None:
         old = file.read(length)
         file.seek(at)
         file.write(bytes(byte ^ chance.randrange(1, 256) for byte in old))
+
+
+def scramble_last(path: Path, chance: Random) -> None:
+    """Put other bytes into the last line: the one that whoever goes on looks at."""
+    data = bytearray(path.read_bytes())
+    start = data.rfind(b"\n", 0, len(data) - 1) + 1
+    data[chance.randrange(start, len(data) - 1)] ^= chance.randrange(1, 256)
+    path.write_bytes(data)
 
 
 def blank(path: Path, chance: Random) -> None:
@@ -129,21 +138,23 @@ def artifact_deleted(before: str, stand: Stand) -> None:
 
 
 def job_file_edited(before: str, stand: Stand) -> None:
-    """The job file says other inputs now: that is said, and only what is still the same goes on, unless told."""
+    """The job file says other inputs now: that is said, and only what is still the same goes on."""
     BEFORE[before](stand)
-    stand.account.tried += 1
     text = stand.scene.job_file.read_text()
     accepted = stand.truth.accepted
     stand.scene.job_file.write_text(text.replace(f"ms: {stand.scene.ms},", f"ms: {stand.scene.ms + 1},"))
-    ran = stand.command(stand.words("--resume"))
-    if ran.code == 0 or "changed" not in ran.err + ran.out:
-        stand.account.problems.append(f"nothing is said of a job file that was edited: {ran}")
-    planned = {hashed for *_, hashed in stand.scene.inputs()}
-    strangers = set(stand.truth.accepted) - planned - set(accepted)
-    if strangers:
-        stand.account.problems.append(f"{len(strangers)} runs with changed inputs were sent unasked: {ran.err[-800:]}")
-    stand.scene.job_file.write_text(text)
-    stand.end()
+    ran = stand.command(["resume", stand.scene.name, "--local", stand.served.url])
+    found = Account(cases=1, tried=1, runs=stand.scene.total)
+    if len(stand.settled()) < stand.scene.total and "changed" not in ran.err:
+        found.problems.append(f"nothing is said of a job file that was edited: {ran}")
+    if strangers := set(stand.truth.accepted) - set(accepted):
+        found.problems.append(f"{len(strangers)} runs with changed inputs were sent unasked: {ran.err[-800:]}")
+    told = {(line["job"], int(line["row"]["n"])) for line in stand.settled()}
+    for job, n, hashed in stand.scene.inputs():
+        if hashed in accepted and (job, n) not in told:
+            found.lost += 1
+            found.problems.append(f"{job} {n} was paid for, and has no line: {ran}")
+    stand.account.add(found)
 
 
 def cases() -> Iterator[tuple[str, str, Callable[[Stand], None]]]:
@@ -160,7 +171,8 @@ def cases() -> Iterator[tuple[str, str, Callable[[Stand], None]]]:
         for how in ("cut", "corrupted", "deleted", "emptied"):
             file = "results.jsonl"
             name = f"{file} {how}, {before}"
-            yield name, f"{file} {how}", harmed(file, harms[how], before, called=file)
+            harm = scramble_last if how == "corrupted" else harms[how]
+            yield name, f"{file} {how}", harmed(file, harm, before, called=file)
         for how in ("cut", "corrupted", "deleted"):
             file = "manifest.json"
             name = f"{file} {how}, {before}"

@@ -362,6 +362,21 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "a job that is not among the oldest is never looked at",
+        "follow.py",
+        (
+            (
+                "rarely_s = bounded_s(math.inf, age_s=self.age_s, bounds=self._bounds, ttl_s=self._ttl_s)",
+                "rarely_s = None",
+            ),
+        ),
+    ),
+    Mutation(
+        "an artifact takes a name that another run has",
+        "artifacts.py",
+        (("            if taken is not None:\n", "            if False:\n"),),
+    ),
+    Mutation(
         "a bad gateway means that nothing was accepted",
         "faults.py",
         (("Refused if 400 <= status < 500 else AnswerLost", "Refused"),),

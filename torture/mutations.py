@@ -10,8 +10,6 @@ error: it would prove nothing.
 """
 
 import argparse
-import importlib
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -24,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from torture import killing_mutants
+from torture import killing_mutants, prefix_mutants
 from torture.mutants import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parent.parent
@@ -81,7 +79,7 @@ def tried(mutation: Mutation | None, seeds: int, processes: int) -> Noticed:
     if lived is None:  # it breaks even the start: that is noticed, too
         last = (ran.stderr.strip().splitlines() or ["it ended without a word"])[-1]
         return Noticed(0, last, took_s)
-    why = re.search(r"^seed (\d+: .*)$", ran.stdout, re.MULTILINE)
+    why = re.search(r"^seed (-?\d+: .*)$", ran.stdout, re.MULTILINE)
     return Noticed(int(lived[1]), why[1] if why else None, took_s)
 
 
@@ -95,13 +93,10 @@ def of_simulation(names: Sequence[str], seeds: int, processes: int) -> Iterator[
 
 def others() -> dict[str, tuple[Sequence[str], Callable[[str], str | None]]]:
     """What else has to notice mutations: their names, and what says how one was noticed."""
-    found: dict[str, tuple[Sequence[str], Callable[[str], str | None]]] = {
-        "kills": (tuple(killing_mutants.KILLING), killing_mutants.noticed)
+    return {
+        "kills": (tuple(killing_mutants.KILLING), killing_mutants.noticed),
+        "prefixes": (prefix_mutants.NAMES, prefix_mutants.noticed),
     }
-    if importlib.util.find_spec("torture.prefix_mutants") is not None:
-        prefixes = importlib.import_module("torture.prefix_mutants")
-        found["prefixes"] = (prefixes.NAMES, prefixes.noticed)
-    return found
 
 
 def of_others(names: Sequence[str], noticed: Callable[[str], str | None]) -> Iterator[tuple[str, Noticed]]:

@@ -292,6 +292,7 @@ SETTINGS = settings(derandomize=True, max_examples=500, deadline=None, suppress_
 
 @given(request=requests())
 @example(Request("GET", "/v2/ep/status/\udcff", CLIENT_KEY))
+@example(Request("GET", "/v2/ep/health", CLIENT_KEY, (("User-Agent", "\udcff"),)))
 @example(Request("GET", "/v2/ep/job-take/\udcff?job_in_progress=0", WORKER_KEY))
 @example(Request("POST", f"/v2/ep/run/{JOB}/extra?wait=1&wait=x", CLIENT_KEY, body=b'{"input": 1}'))
 @SETTINGS

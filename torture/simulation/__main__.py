@@ -1,4 +1,4 @@
-"""Live many seeds, those that once failed first: ``python -m torture.simulation``."""
+"""Live many seeds, those made by hand and those that once failed first: ``python -m torture.simulation``."""
 
 import argparse
 import atexit
@@ -17,7 +17,7 @@ from torture.simulation.faults import Table
 from torture.simulation.life import Life, live
 from torture.simulation.machine import Machine, installed
 from torture.simulation.minimise import minimised
-from torture.simulation.scenario import draw
+from torture.simulation.targeted import SEEDS, scenario
 
 CORPUS = Path(__file__).with_name("corpus.txt")
 MEMORY = Path("/dev/shm")
@@ -27,9 +27,9 @@ ENOUGH = 2000
 
 
 def corpus() -> list[int]:
-    """The seeds that found something once."""
+    """The lives made by hand, and the seeds that found something once."""
     lines = CORPUS.read_text().splitlines() if CORPUS.exists() else []
-    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
+    return [*SEEDS, *(int(line.split()[0]) for line in lines if line and not line.startswith("#"))]
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def _begin() -> None:
 
 def _live(seed: int) -> Life:
     _, machine, folder = _worker[0]
-    life = live(draw(seed), folder, machine)
+    life = live(scenario(seed), folder, machine)
     if not life.wrong:
         life.lines = life.lines[-1:]
     return life
@@ -66,24 +66,26 @@ def lives(seeds: list[int], *, processes: int) -> Iterator[Life]:
 def main() -> int:
     """Live the seeds of the command line; 0 when no invariant was broken."""
     parser = argparse.ArgumentParser(prog="python -m torture.simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=2000, help="how many, beside those that failed once")
+    parser.add_argument("--seeds", type=int, default=2000, help="how many, beside those that are lived first")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="live this one, and print all that happened")
     parser.add_argument("--minimise", type=int, metavar="SEED", help="make the life of this one as small as it fails")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--no-corpus", action="store_true", help="leave those that failed once out")
+    parser.add_argument(
+        "--no-corpus", action="store_true", help="leave out those made by hand, and those that failed once"
+    )
     parser.add_argument("--stop", action="store_true", help="stop at the first seed that fails")
     parser.add_argument("--json", type=Path, help="write what came of it to this file, as one JSON object")
     chosen = parser.parse_args()
     if chosen.seed is not None:
         with installed() as machine, scratch() as folder:
-            life = live(draw(chosen.seed), folder / "life", machine)
+            life = live(scenario(chosen.seed), folder / "life", machine)
         print("\n".join(life.lines))
         print(json.dumps(life.as_json(), indent=1))
         return 1 if life.wrong else 0
     if chosen.minimise is not None:
         with installed() as machine, scratch() as folder:
-            smallest, life = minimised(draw(chosen.minimise), folder / "life", machine, lambda text: print(text))
+            smallest, life = minimised(scenario(chosen.minimise), folder / "life", machine, lambda text: print(text))
         print("\n".join([*life.lines, "", str(smallest)]))
         return 1 if life.wrong else 0
     old = [] if chosen.no_corpus else corpus()

@@ -97,8 +97,8 @@ def _is_incomplete(world: World, processes: list[Process], row: Row, job: Job, w
 
 def _is_lost(world: World, processes: list[Process], row: Row, job: Job, who: str, ended_s: float | None) -> None:
     """A job is lost only when RunPod knows it no more, and then nobody who lived had the time to look."""
-    if ended_s is None:
-        ended_s = math.inf  # the calendar was stepped: it must have gone at some time
+    if ended_s is None:  # the calendar was stepped
+        ended_s = world.told_s.get((row.key, row.attempt), math.inf)
     gone_s = min(job.gone_s, job.end_s)
     if ended_s < gone_s:
         world.blame(f"{who} is called lost, and RunPod knows {job.job_id} until {gone_s:.3f}")
@@ -152,6 +152,9 @@ def line_is_true(world: World, folder: Folder, told: dict[str, Any], row: Row | 
     who = told["key"][:6]
     if told["attempts"] and row is None:
         world.blame(f"the line of {who} speaks of attempt {told['attempts']}, which the ledger does not have")
+    # A run whose time passes while it waits to be tried again ends by our word, not by that of its last job.
+    if row is not None and told["outcome"] == row.outcome != "timed_out":
+        world.blame_if(told["job_id"] != row.job_id, f"the line of {who} names {told['job_id']}, and not {row.job_id}")
     if told["outcome"] not in ("completed", "check_failed"):
         return
     job = world.service.jobs.get(told["job_id"])

@@ -288,9 +288,13 @@ class Process:
             case Withdrawn():
                 self.in_flight.pop(event.key, None)
             case Ended():
+                if event.key not in self.in_flight:
+                    self.world.blame(f"{event.key[:6]} is tried again, and nothing of it was in flight")
+                self.world.told_s[event.key, event.attempt] = self.world.now_s
                 job, _ = self.in_flight.pop(event.key, ("", ""))
                 self._spent(job, event)
             case Settled():
+                self.world.told_s[event.run.key, event.attempts] = self.world.now_s
                 self.in_flight.pop(event.run.key, None)
                 if event.ending is not None:
                     self._spent(event.run.job, event)

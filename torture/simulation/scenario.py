@@ -57,6 +57,9 @@ STREAMS = ("chunks_twice", "chunks_gone")
 
 SLOW = ("slow_body",)
 
+LATE = "late"
+"""An answer that takes as long on its way as slow ones do: only lives made by hand meet it surely."""
+
 OUTAGES = ("refused", "dns", "silence", "503", "429", "502_html")
 
 EDITS = ("add", "insert", "drop", "change", "turn round", "template")
@@ -156,12 +159,26 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Met:
+    """A time in which each request of one *operation* meets a *fault*."""
+
+    operation: str
+    fault: str
+    from_s: float
+    until_s: float
+
+    def holds(self, operation: str, now_s: float) -> bool:
+        return self.operation == operation and self.from_s <= now_s < self.until_s
+
+
+@dataclass(frozen=True)
 class Scenario:
     """
     All that a life is made of.
 
     *faults* is how likely a single request meets one of *kinds*. *muted* names faults that are left out: this is how
-    a failing life is made smaller.
+    a failing life is made smaller. The last three are for lives made by hand: *met* are faults that do not depend on
+    chance, *unseen_s* is how long no job is visible at first, *ending* is how every job ends; None leaves it to chance.
     """
 
     seed: int
@@ -180,6 +197,9 @@ class Scenario:
     commit_s: float = 0.01
     thread_s: float = 0.0
     muted: frozenset[str] = frozenset()
+    met: tuple[Met, ...] = ()
+    unseen_s: float | None = None
+    ending: str | None = None
 
 
 def draw(seed: int) -> Scenario:

@@ -165,6 +165,7 @@ class Service:
             steps += [(again_s, {"status": "IN_QUEUE"}), (began_s, {"status": "IN_PROGRESS"})]
             chunks += self._chunks(rng, job_id, began_s, runs_s)
         kind = rng.choices(*zip(*ENDINGS, strict=True))[0]
+        kind = scenario.ending or kind
         if kind == "never" and not scenario.is_bounded:
             kind = "crashed"  # else our own day of waiting would be all that happens
         if kind in ("null", "says error"):
@@ -195,6 +196,8 @@ class Service:
             reruns=reruns,
             stubborn=rng.random() < 0.15,
         )
+        if scenario.unseen_s is not None:
+            job.visible_s = now_s + scenario.unseen_s
         self._keep(job)
         if kind == "vanishes":
             job.gone_s, job.gone_why = rng.uniform(now_s + 0.01, final_s), "lost by the platform"

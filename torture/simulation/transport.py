@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
-from torture.simulation.scenario import BROKEN, DENIED, KEY, UNSENT
+from torture.simulation.scenario import BROKEN, DENIED, KEY, LATE, UNSENT
 from torture.simulation.service import ODD_WORDS, Job, Submit
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ HUGE = 500 * 1024 * 1024
 
 MOST_BYTES = 9 * 1024 * 1024
 """The largest answer that is taken in simulated lives: more than memory may hold of one, and soon read."""
+
+LATE_S = 8.0
+"""A slow answer takes so much longer."""
 
 PIECE = bytes(1024 * 1024)
 """What a bomb unpacks to, over and over."""
@@ -112,7 +115,9 @@ class Exchange:
         rng = self._rng
         up_s, self.down_s = rng.uniform(0.002, 0.08), rng.uniform(0.002, 0.08)
         if rng.random() < 0.02:
-            self.down_s += rng.choice([0.5, 8.0])
+            self.down_s += rng.choice([0.5, LATE_S])
+        if self.fault == LATE:
+            self.down_s += LATE_S
         self.pieces = rng.choice([1, 1, 3])
         self.pause_s = 0.003
         if self.fault == "slow_body":

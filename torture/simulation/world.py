@@ -35,6 +35,7 @@ class World:
     What goes on outside of our processes, and the diary of it.
 
     *lines* are the event log. *wrong* are the invariants that were seen broken. *counts* is what was injected, by kind.
+    *told_s* is when the engine said of an attempt that it had ended, by key and number.
     """
 
     def __init__(self, scenario: Scenario, loop: SimLoop) -> None:
@@ -59,6 +60,7 @@ class World:
         self.stepped_s: list[float] = []
         self.jumps: list[tuple[float, float]] = []
         self.acknowledged: dict[str, bytes] = {}
+        self.told_s: dict[tuple[str, int], float] = {}
         self.is_calm = False
         self.process: Process | None = None
         self._workers = random.Random(f"workers {scenario.seed}").choice([1, 1, 4, 50])
@@ -129,6 +131,11 @@ class World:
         self._asked[where] += 1
         name = f"{where} {self._asked[where]}"
         rng = random.Random(f"net {scenario.seed} {name}")
+        planned = next((one.fault for one in scenario.met if one.holds(operation, self.now_s)), None)
+        if planned is not None:
+            self.count(f"{planned} on {operation}")
+            self.disturb(exchange.endpoint)
+            return rng, planned
         if outage is not None or self.is_calm or rng.random() >= scenario.faults:
             return rng, outage
         possible = self._possible(operation, exchange)
