@@ -24,8 +24,7 @@ from runner.events import Destination
 from runner.hazard import Times
 from runner.looks import Known, Price
 from runner.oldest import Oldest
-from runner.pace import BUCKETS, Pace, Turn
-from runner.policy import backoff_s
+from runner.pace import BUCKETS, IN_A_ROW, Pace, Turn
 from runner.runpod import RunPod
 from runner.slots import Slots
 from runner.width import Width
@@ -85,8 +84,7 @@ class LiveEndpoint:
         self._turns = {bucket: asyncio.Lock() for bucket in CAPS}
         self._reached = False
         self._first_tried_at: float | None = None
-        self._limited: Counter[str] = Counter()
-        self._held_until = 0.0
+        self._failed: Counter[str] = Counter()
         self._checking = asyncio.Lock()
         self._known_at = -math.inf
         self._crew = Crew()
@@ -101,7 +99,8 @@ class LiveEndpoint:
 
         Raises:
             EndpointRefused: this endpoint will not do it, now or later: 401, 402, a confirmed 403, or never reached.
-            RunPodError: as `RunPod`'s method raises it. After a RateLimited the next call waits by itself.
+            RunPodError: as `RunPod`'s method raises it. After a RateLimited the caller waits (`again_s`); what all
+                calls have to wait for is waited for here, by the next one.
         """
         self._check(operation)
         self._looks_wanted += BUCKETS[operation] == "status"
@@ -112,14 +111,13 @@ class LiveEndpoint:
                 answer = await send()
             except RunPodError as error:
                 turn.answered(self._clock.monotonic())
-                if isinstance(error, RateLimited):
-                    self._pace.refused(operation, turn, self._clock.monotonic())
-                await self._learn(error, operation)
+                await self._learn(error, operation, turn)
                 raise
             finally:
                 turn.answered(self._clock.monotonic())
         self._reached = True
-        self._limited[BUCKETS[operation]] = 0
+        self._failed[BUCKETS[operation]] = 0
+        self._pace.taken(operation, turn)
         return answer
 
     def _check(self, operation: str) -> None:
@@ -217,15 +215,13 @@ class LiveEndpoint:
             self.slots.resize(limit)
         self.oldest.resize(self._crew.oldest())
 
-    async def _learn(self, error: RunPodError, operation: str) -> None:
+    async def _learn(self, error: RunPodError, operation: str, turn: Turn) -> None:
         self._reached = self._reached or error.status is not None
         log.warning("%s", error.message, extra={"endpoint": self.destination.name, "detail": error.detail})
-        if isinstance(error, RateLimited) or (error.status or 0) >= 500:
+        if self._is_trouble(error, operation, turn):
             self.width.trouble(self._clock.monotonic())
             self._fit()
         match error:
-            case RateLimited():
-                self._slow_down(error, BUCKETS[operation])
             case Unauthorized():
                 raise self.refuse(error, "check the endpoint's 'api_key': RunPod's console lists the valid ones")
             case PaymentRequired():
@@ -235,17 +231,18 @@ class LiveEndpoint:
             case Unreachable():
                 self._lose_patience(error)
 
-    def _slow_down(self, error: RateLimited, bucket: str) -> None:
-        now = self._clock.monotonic()
-        if error.retry_after_s:
-            wait_s = error.retry_after_s
-        elif now >= self._held_until:  # one 429 of many that were under way together counts once
-            self._limited[bucket] += 1
-            wait_s = backoff_s(self._limited[bucket], initial_s=1.0, most_s=60.0, jitter=self._clock.chance())
-        else:
-            return
-        self._held_until = max(self._held_until, now + wait_s)
-        self._pace.hold(self._held_until)
+    def _is_trouble(self, error: RunPodError, operation: str, turn: Turn) -> bool:
+        """Whether *error* is about more than one call: RunPod wants less of us, or fails again and again."""
+        if isinstance(error, RateLimited):
+            now, jitter = self._clock.monotonic(), self._clock.chance()
+            return self._pace.refused(operation, turn, now, retry_after_s=error.retry_after_s, jitter=jitter)
+        if error.status is None:
+            return False
+        if error.status < 500:
+            self._pace.taken(operation, turn)
+            return False
+        self._failed[BUCKETS[operation]] += 1
+        return self._failed[BUCKETS[operation]] >= IN_A_ROW
 
     async def _confirm(self, error: Forbidden) -> None:
         """A lone 403 may be a firewall's word about one body; one that `/health` repeats is about the key."""

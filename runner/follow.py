@@ -9,6 +9,7 @@ from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
 from runner.errors import NotFound, RateLimited, RunPodError, TooLarge, Unreadable, Unsupported
 from runner.looks import bounded_s, wait_s
+from runner.pace import again_s
 from runner.policy import DEFAULT_LOOKS, DEFAULT_TTL_S, KEPT_S, Looks, backoff_s
 from runner.states import Outcome
 from runner.units import duration, elapsed
@@ -89,6 +90,7 @@ class Following:
         self._asked_at = 0.0
         self._is_holding = False
         self._failures = 0
+        self._refusals = 0
         self._missing = 0
         self._unreadable = 0
 
@@ -135,13 +137,14 @@ class Following:
                     return Vanished(Outcome.UNREADABLE, f"{error.message}: {error.detail}", body=error.body)
                 await self._clock.sleep(UNREADABLE_WAIT_S)
             except RateLimited:
-                continue  # the endpoint's pace holds the next call back
+                self._refusals += 1
+                await self._clock.sleep(again_s(self._refusals, self._clock.chance()))
             except RunPodError:
                 await self._back_off()
             else:
                 self.last_status = job.status
                 self._seen_at = self._clock.now()
-                self._failures = self._missing = self._unreadable = 0
+                self._failures = self._refusals = self._missing = self._unreadable = 0
                 if job.is_final:
                     self._learn(job)
                     return job
@@ -262,7 +265,7 @@ class Following:
 
     async def _back_off(self) -> None:
         self._failures += 1
-        await self._clock.sleep(backoff_s(self._failures, initial_s=0.5, most_s=30.0, jitter=self._clock.chance()))
+        await self._clock.sleep(backoff_s(self._failures, initial_s=0.25, most_s=30.0, jitter=self._clock.chance()))
 
     def _why_lost(self) -> str:
         """What may have become of the job: RunPod answers 404 whatever it was."""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
+from runner.policy import backoff_s
 from runner.units import Rate
 
 BUCKETS = {
@@ -37,19 +38,33 @@ ANSWERED_S = 10.0
 CAREFUL_S = 60.0
 """For so long a window is kept smaller, or calls further apart, after a 429 that we may have brought about."""
 
-
 MOST_OF_IT = 0.7
 """From this share of a rate on a 429 may be about its window."""
+
+HERE_AND_THERE = 0.1
+"""A share of refusals that is no more than this, though we are careful already, is not our doing."""
+
+GROWS_PER_S = 0.01
+"""The share of a rate by which a smaller window grows in a second, once it may: what is too much shows at once."""
+
+IN_A_ROW = 3
+"""So many calls refused in a row are no chance: RunPod takes no more of them for now."""
+
+
+def again_s(refusals: int, jitter: float) -> float:
+    """Seconds until a call goes again that was refused *refusals* times in a row (1 or more); others go on."""
+    return backoff_s(refusals, initial_s=0.2, most_s=10.0, jitter=jitter)
 
 
 class Turn:
     """One call that went, for its window to know when the server counted it."""
 
-    __slots__ = ("_answered_at", "_at_most", "at", "is_refused")
+    __slots__ = ("_answered_at", "_at_most", "at", "is_refused", "is_taken")
 
     def __init__(self, at: float, *, within_s: float = 0.0) -> None:
         self.at = at
         self.is_refused = False
+        self.is_taken = False
         self._at_most = at + within_s
         self._answered_at: float | None = None
 
@@ -60,6 +75,10 @@ class Turn:
     def answered(self, now: float) -> None:
         """Its answer came, or will not come."""
         self._answered_at = now
+
+    def was_taken(self, now: float) -> bool:
+        """Whether the server let it in: it answered, or has it since so long that a 429 would have come by now."""
+        return self.is_taken or (self._answered_at is None and self._at_most <= now)
 
 
 class Window:
@@ -81,10 +100,11 @@ class Window:
     def wait_s(self, now: float) -> float:
         """Seconds until a call may go, as far as is known now; 0 when one may go now."""
         allowed, wait_s = self._rate.count, 0.0
-        if now < self._careful_until:
-            allowed = self._allowed
-            if self._apart_s and self._spent:
-                wait_s = max(0.0, self._spent[-1].at + self._apart_s - now)
+        if self._allowed < allowed:
+            grown = min(1.0, max(0.0, now - self._careful_until) * GROWS_PER_S)
+            allowed = min(allowed, self._allowed + math.floor(grown * allowed))
+        if self._apart_s and self._spent and now < self._careful_until:
+            wait_s = max(0.0, self._spent[-1].at + self._apart_s - now)
         if len(self._spent) < allowed:
             return wait_s
         return max(wait_s, self._spent[-allowed].counted_at(now) + self._rate.period_s - now, 0.0)
@@ -108,22 +128,37 @@ class Window:
         few went that it is about something else.
         """
         turn.is_refused = True
-        if now < self._careful_until - CAREFUL_S + 1.0:
-            return  # of the same burst
         rate, was_careful = self._rate, now < self._careful_until
+        gone = self._since(now - rate.period_s)
+        taken = sum(not one.is_refused for one in islice(reversed(self._spent), gone))
+        smaller = max(1, min(rate.count, round(0.95 * taken)))
+        if now < self._careful_until - CAREFUL_S + 1.0:  # of the same burst: more of what had gone was not taken
+            if self._allowed < rate.count:
+                self._allowed = min(self._allowed, smaller)
+            return
+        if was_careful and gone - taken <= HERE_AND_THERE * gone:
+            return
         if not was_careful:
-            self._allowed, self._apart_s = rate.count, 0.0
+            self._apart_s = 0.0
         even_s = rate.period_s / rate.count
         if self.used(now, within_s=rate.period_s) >= MOST_OF_IT:
-            taken = sum(not one.is_refused for one in islice(reversed(self._spent), self._since(now - rate.period_s)))
-            self._allowed = max(1, min(rate.count, round(0.95 * taken)))
+            self._allowed = smaller
         elif was_careful and self._apart_s:
             self._apart_s = min(2 * even_s, self._apart_s / 0.8)
         elif self.used(now, within_s=rate.period_s / 10) > 1.0:
-            self._apart_s = even_s / 0.9
+            self._apart_s, self._allowed = even_s / 0.9, rate.count
         else:
             return
         self._careful_until = now + CAREFUL_S
+
+    def took(self, since: float, now: float) -> bool:
+        """Whether a call was taken that went at *since* or later."""
+        for turn in reversed(self._spent):
+            if turn.at < since:
+                break
+            if turn.was_taken(now):
+                return True
+        return False
 
     def _since(self, at: float) -> int:
         count = 0
@@ -134,6 +169,46 @@ class Window:
         return count
 
 
+class Row:
+    """
+    Refusals of one bucket, for as long as nothing is taken: whether they are about each call, or about all.
+
+    A server that takes no more refuses whatever comes; one that has a bad moment refuses here and there. So a refusal
+    counts only while no call that went with it, or after it, was taken.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self.held_until = -math.inf
+        self._window = window
+        self._began_at = math.inf
+        self._count = 0
+        self._holds = 0
+
+    def taken(self, turn: Turn) -> None:
+        """The call of *turn* was taken."""
+        turn.is_taken = True
+        if turn.at >= self._began_at:
+            self._end()
+
+    def refused(self, turn: Turn, now: float, jitter: float) -> bool:
+        """The call of *turn* was refused; whether that is about the others as well, which are held back then."""
+        if self._count and self._window.took(self._began_at, now):
+            self._end()
+        if self._window.took(turn.at, now):
+            return False
+        self._began_at = min(self._began_at, turn.at)
+        self._count += 1
+        if self._count < IN_A_ROW:
+            return False
+        if turn.at >= self.held_until:  # of many that were under way together one counts
+            self._holds += 1
+            self.held_until = now + backoff_s(self._holds, initial_s=1.0, most_s=60.0, jitter=jitter)
+        return True
+
+    def _end(self) -> None:
+        self._began_at, self._count, self._holds = math.inf, 0, 0
+
+
 class Pace:
     """When calls to one endpoint may go. Times are monotonic seconds."""
 
@@ -142,11 +217,14 @@ class Pace:
         past = past or {}
         self.rates = rates
         self._windows = {bucket: Window(rate, past.get(bucket, ())) for bucket, rate in rates.items()}
+        self._rows = {bucket: Row(window) for bucket, window in self._windows.items()}
         self._held_until = 0.0
 
     def wait_s(self, operation: str, now: float) -> float:
         """Seconds until *operation* may be called, as far as is known now; 0 when now."""
-        return max(self._windows[BUCKETS[operation]].wait_s(now), self._held_until - now, 0.0)
+        bucket = BUCKETS[operation]
+        held_until = max(self._held_until, self._rows[bucket].held_until)
+        return max(self._windows[bucket].wait_s(now), held_until - now, 0.0)
 
     def spend(self, operation: str, now: float) -> Turn:
         """Count a call of *operation* that goes now; what is returned is to be told when it was answered."""
@@ -154,9 +232,26 @@ class Pace:
         return self._windows[BUCKETS[operation]].spend(now, within_s=within_s)
 
     def hold(self, until: float) -> None:
-        """Let nothing go before *until*: RunPod said 429, and what it counts may be more than what we count."""
+        """Let nothing go before *until*: RunPod said when to come again, and nobody knows what it counts."""
         self._held_until = max(self._held_until, until)
 
-    def refused(self, operation: str, turn: Turn, now: float) -> None:
-        """RunPod said 429 to *operation*, which went at *turn*: maybe at our own rate."""
-        self._windows[BUCKETS[operation]].refused(turn, now)
+    def taken(self, operation: str, turn: Turn) -> None:
+        """RunPod did not say 429 to *operation*, which went at *turn*."""
+        self._rows[BUCKETS[operation]].taken(turn)
+
+    def refused(
+        self, operation: str, turn: Turn, now: float, *, retry_after_s: float | None = None, jitter: float = 0.0
+    ) -> bool:
+        """
+        RunPod said 429 to *operation*, which went at *turn*: maybe at our own rate.
+
+        *retry_after_s* is what it asked for; None or 0 means that it did not say. *jitter* is in [0, 1). True when
+        others are held back as well; else only this call is to wait (`again_s`).
+        """
+        bucket = BUCKETS[operation]
+        self._windows[bucket].refused(turn, now)
+        is_full = self._rows[bucket].refused(turn, now, jitter)
+        if not retry_after_s:
+            return is_full
+        self.hold(now + retry_after_s)
+        return True

@@ -11,6 +11,7 @@ from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
 from runner.errors import AnswerLost, NotFound, RateLimited, RunPodError, TooLarge, Unsupported
 from runner.follow import GRACE_S, Following, Vanished
+from runner.pace import again_s
 from runner.policy import Looks, backoff_s
 from runner.received import StreamFile
 from runner.states import Outcome
@@ -63,6 +64,7 @@ class Streaming:
         self._is_drained = False
         self._total_bytes = 0
         self._failures = 0
+        self._refusals = 0
         self._lost_reads = 0
         self._empty_reads = 0
         self._has_run = False
@@ -104,7 +106,8 @@ class Streaming:
                     break
                 await self._clock.sleep(1.0)
             except RateLimited:
-                continue  # the endpoint's pace holds the next call back
+                self._refusals += 1
+                await self._clock.sleep(again_s(self._refusals, self._clock.chance()))
             except (AnswerLost, TooLarge):
                 self.is_whole = False
                 self._lost_reads += 1
@@ -128,7 +131,7 @@ class Streaming:
             raise
 
     async def _take(self, answer: Chunks) -> None:
-        self._failures = self._lost_reads = 0
+        self._failures = self._refusals = self._lost_reads = 0
         self._empty_reads = 0 if answer.chunks else self._empty_reads + 1
         # Cut off between the read and the write, the chunks would be nowhere.
         if answer.chunks:

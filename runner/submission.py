@@ -20,6 +20,7 @@ from runner.errors import (
     Unreachable,
 )
 from runner.events import Accepted, Ending, Intended, Withdrawn
+from runner.pace import again_s
 from runner.policy import backoff_s
 from runner.record import Recorder
 from runner.states import Outcome
@@ -58,6 +59,7 @@ class Submission:
         self._switch = switch
         self._number = 0  # of the submit that the ledger holds as intended; 0 is none
         self._failures = 0
+        self._refusals = 0
         self._paused_since: float | None = None
 
     async def make(self) -> RemoteJob | Ending | Left:
@@ -77,7 +79,7 @@ class Submission:
             except Over:
                 return Left.LEFT
         if self.work.first_at is None:
-            self.work = replace(self.work, first_at=self._clock.now())
+            self.work = self.work.begun(self._clock.now())
         while True:
             try:
                 async with self._switch.start(self._left_s()) as scope:
@@ -128,7 +130,7 @@ class Submission:
     def _accept(self, job: RemoteJob) -> None:
         now = self._clock.now()
         self._recorder.tell(Accepted(self.work.run.key, self._number, job.job_id, now))
-        self.work = replace(self.work, attempts=self._number, job_id=job.job_id, submitted_at=now)
+        self.work = self.work.accepted(self._number, job.job_id, now)
 
     def _withdraw(self) -> None:
         """Take the intent back, if there is one: nothing was accepted, and nothing is under way."""
@@ -147,8 +149,9 @@ class Submission:
             case Unreachable():
                 self._failures += 1
                 return backoff_s(self._failures, initial_s=0.5, most_s=30.0, jitter=self._clock.chance())
-            case NotSent():
-                return 0.0  # the endpoint's pace holds the next call back
+            case NotSent():  # 429
+                self._refusals += 1
+                return again_s(self._refusals, self._clock.chance())
             case Paused():
                 now = self._clock.monotonic()
                 self._paused_since = now if self._paused_since is None else self._paused_since

@@ -189,9 +189,9 @@ async def test_a_submit_that_was_refused_is_withdrawn_and_counts_as_no_attempt(
     ("error", "waits_s"),
     [
         pytest.param(REFUSED, 0.25 + 0.5 + 1.0, id="no connection"),
-        pytest.param(http(429), 0.5 + 1.0 + 2.0, id="429"),
+        pytest.param(http(429), 0.1 + 0.2 + 0.5, id="429"),
         pytest.param(http(429, retry_after="7"), 21.0, id="429 with Retry-After"),
-        pytest.param(http(429, retry_after="0"), 0.5 + 1.0 + 2.0, id="429 with a Retry-After of nothing"),
+        pytest.param(http(429, retry_after="0"), 0.1 + 0.2 + 0.5, id="429 with a Retry-After of nothing"),
         pytest.param(http(409), 45.0, id="paused"),
     ],
 )

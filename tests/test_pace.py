@@ -202,3 +202,58 @@ def test_what_a_429_taught_is_forgotten_after_a_minute() -> None:
     window = Window(Rate(100, 10.0))
     now = refuse(window, 1000.0, every_s=0.001, count=30)
     assert times(window, [0.0] * 100, start=now + 60.0) == [now + 60.0] * 100
+
+
+def test_more_429s_of_one_burst_make_the_window_smaller_still() -> None:
+    """Of calls that are under way nobody knows yet whether they are taken: the first 429 can't say how many were."""
+    window, now = Window(Rate(100, 10.0)), 1000.0
+    turns = [window.spend(now) for _ in range(100)]
+    for turn in turns[80:]:
+        turn.answered(now)
+        window.refused(turn, now + 0.1)
+    assert most_in_a_period(window, now + 10.0, calls=200) == round(0.95 * 80)
+
+
+def test_429s_here_and_there_make_a_window_smaller_once() -> None:
+    """It was not our doing, if less of us is refused as often: a bad hour must not halve the rate."""
+    window, now = Window(Rate(100, 10.0)), 1000.0
+    for number in range(1, 400):
+        now += window.wait_s(now)
+        turn = window.spend(now)
+        turn.answered(now)
+        now += 0.1
+        if number % 20 == 0:
+            window.refused(turn, now)
+    assert most_in_a_period(window, now, calls=200) >= 80
+
+
+def test_a_smaller_window_grows_back_little_by_little() -> None:
+    """All at once would be a burst of 429s, if the server is as strict as it was."""
+    for later_s, most in ((59.0, 86), (65.0, 91), (70.0, 96), (80.0, 100)):
+        window, count = Window(Rate(100, 10.0)), 0
+        now = refuse(window, 1000.0, every_s=0.1, count=91) + later_s
+        while window.wait_s(now) <= 0:
+            window.spend(now)
+            count += 1
+        assert count == most
+
+
+# Whose a refusal is
+
+
+def test_refusals_count_in_a_row_only() -> None:
+    """Three of nothing else are no chance; a call taken between, or at the same time, makes them some."""
+    pace = Pace({bucket: Rate(1000, 10.0) for bucket in BUCKETS.values()})
+
+    def call(now: float, *, is_taken: bool = False) -> bool:
+        turn = pace.spend("run", now)
+        turn.answered(now)
+        if is_taken:
+            pace.taken("run", turn)
+            return False
+        return pace.refused("run", turn, now)
+
+    assert [call(1.0), call(2.0), call(3.0, is_taken=True), call(4.0), call(5.0)] == [False] * 5
+    assert pace.wait_s("run", 5.0) == 0.0
+    assert call(6.0)
+    assert (pace.wait_s("run", 6.0), pace.wait_s("status", 6.0)) == (0.5, 0.0)
