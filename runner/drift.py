@@ -5,11 +5,18 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 
+from runner.check import JobFile
+from runner.inputs.source import InputFile
 from runner.ledger import Ledger
-from runner.plan import JobPlan, Occurrences, Plan, row_digest
+from runner.plan import JobPlan, Occurrences, Plan, recalled, row_digest
 from runner.spec import Rows
 from runner.values import JsonObject
+
+NAME = "runpod-runner"
+"""The distribution that we are."""
 
 Counting = Callable[[], AbstractContextManager[Occurrences]]
 """Opens something that counts equal runs, or rows, from nought."""
@@ -78,13 +85,28 @@ class Rest:
 def is_same(manifest: JsonObject, plan: Plan, vars_: JsonObject) -> bool:
     """Whether *plan* surely has the runs of the batch of *manifest*: all that they are made of is as it was."""
     files = {str(file.path.absolute()): file.sha256 for file in plan.inputs}
-    if any(files.get(one["path"]) != one["sha256"] for one in manifest["inputs"]):
+    if files != {one["path"]: one["sha256"] for one in manifest["inputs"]}:
         return False
     return manifest["plan"].keys() == plan.jobs.keys() and all(
         _same_inputs(manifest, planned, vars_)
         and manifest["spec"]["jobs"][name]["rows"] == planned.job.rows.model_dump(mode="json", by_alias=True)
         for name, planned in plan.jobs.items()
     )
+
+
+def same_plan(
+    manifest: JsonObject, job_file: JobFile, chosen: JsonObject, *, only: Sequence[str], stdin: Path | None
+) -> Plan | None:
+    """
+    The plan of the batch of *manifest*, its data not read again; None where it must be made to know whether it is that.
+
+    *chosen* is what was chosen of *job_file*, as the manifest has it.
+    """
+    if manifest["overrides"] != chosen or "changes" in manifest or manifest["versions"][NAME] != version(NAME):
+        return None  # after changes a batch has more runs than its plan: those that are no longer in it
+    known = {Path(one["path"]): InputFile(**one | {"path": Path(one["path"])}) for one in manifest["inputs"]}
+    plan = recalled(job_file, manifest["plan"], known, only=only, stdin=stdin)
+    return plan if plan is not None and is_same(manifest, plan, job_file.vars) else None
 
 
 def rest(manifest: JsonObject, planned: JobPlan, vars_: JsonObject, ledger: Ledger, counted: Occurrences) -> Rest:

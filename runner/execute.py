@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner import batch, results
 from runner.batch import Folder
-from runner.check import JobFile, open_job_file
 from runner.clock import Clock, SystemClock
-from runner.conduct import Conduct
 from runner.errors import (
     EXIT_FAIL,
     EXIT_INTERRUPTED,
@@ -24,14 +23,16 @@ from runner.errors import (
     JobFileError,
     UsageError,
 )
-from runner.live import Live
 from runner.options import Options
-from runner.plan import Plan, make_plan, no_plan
-from runner.recorded import recorded
-from runner.resume import newest_unfinished
 from runner.states import Verdict
-from runner.stdin import keep_stdin
 from runner.values import JsonObject
+
+if TYPE_CHECKING:
+    from runner.check import JobFile
+    from runner.live import Live
+    from runner.plan import Plan
+
+# Whoever asks only how a batch ended does not wait for the imports of what would run it: they are in the functions.
 
 EXIT_CODES = {
     Verdict.PASS: EXIT_PASS,
@@ -57,7 +58,7 @@ class Batch:
         return results.read(self.folder.results) if self.folder.results.exists() else iter(())
 
 
-Watch = Callable[[Live], None]
+Watch = Callable[["Live"], None]
 
 
 async def run(
@@ -115,6 +116,9 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
         BatchBusy: another process is running a batch of this job file.
         RecordError: the batch folder can't be written any more.
     """
+    from runner.conduct import Conduct
+    from runner.stdin import keep_stdin
+
     clock = clock or SystemClock()
     job_file = _job_file(options)
     root = _root(options, job_file)
@@ -130,7 +134,7 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
             if made is not None:
                 await keep_stdin(made.stdin)
             folder = resumed or made
-            plan = _plan(options, job_file, stdin=folder.stdin if folder is not None else None)
+            plan = _plan(options, job_file, resumed, stdin=folder.stdin if folder is not None else None)
         except BaseException:
             if made is not None:  # nothing was sent: it is no batch yet
                 shutil.rmtree(made.path, ignore_errors=True)
@@ -140,14 +144,17 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
     return Batch(ended.folder, ended.verdict, EXIT_CODES[ended.verdict], ended.health, ended.refusals)
 
 
-def _job_file(options: Options) -> JobFile:
+def _job_file(options: Options) -> "JobFile":
     """The job file; to cancel, as the batch was started with it, for what was sent has to end whatever it says now."""
+    from runner.check import open_job_file
+    from runner.recorded import recorded
+
     if options.cancel and options.batch is not None:
         return recorded(options.batch.read_manifest())
     return open_job_file(options.file, overrides=options.overrides, only=options.only, env_required=True)
 
 
-def _root(options: Options, job_file: JobFile) -> Path:
+def _root(options: Options, job_file: "JobFile") -> Path:
     """The folder that holds the batches of *job_file*."""
     if options.batch is not None:
         return options.batch.path.parent
@@ -156,9 +163,16 @@ def _root(options: Options, job_file: JobFile) -> Path:
     return root / job_file.name
 
 
-def _plan(options: Options, job_file: JobFile, *, stdin: Path | None) -> Plan:
+def _plan(options: Options, job_file: "JobFile", resumed: Folder | None, *, stdin: Path | None) -> "Plan":
     """The plan; one without runs where the data can't be read, if all that is wanted is to cancel what was sent."""
+    from runner.drift import same_plan
+    from runner.plan import make_plan, no_plan
+
     try:
+        if resumed is not None:
+            told = resumed.read_manifest()
+            if (plan := same_plan(told, job_file, options.chosen, only=options.only, stdin=stdin)) is not None:
+                return plan
         return make_plan(job_file, only=options.only, limit=options.limit, stdin=stdin)
     except (JobFileError, UsageError):
         if not options.cancel:
@@ -173,6 +187,8 @@ def _resumed(options: Options, root: Path, name: str) -> Folder | None:
     Raises:
         UsageError: an unfinished one stands in the way.
     """
+    from runner.resume import newest_unfinished
+
     if options.batch is not None:
         return options.batch
     begun = None if options.fresh else newest_unfinished(root)

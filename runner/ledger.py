@@ -271,12 +271,19 @@ class Ledger:
 
     def open_runs(self) -> list[OpenRun]:
         """The runs that have a row and are not settled: those with a job id first, the oldest submit first."""
+        earlier: dict[str, list[Row]] = {}  # two questions for all: one a run would take most of a resume's start
+        for row in self._db.rows(
+            "SELECT a.key, a.intended_at, a.ended_at, a.outcome"
+            " FROM runs r CROSS JOIN attempts a ON a.key = r.key AND a.attempt > r.reopened_after"
+            " WHERE r.settled_at IS NULL ORDER BY a.attempt"
+        ):
+            earlier.setdefault(row["key"], []).append(row)
         rows = self._db.rows(
-            "SELECT r.position, r.given, r.reopened_after, a.*"
-            " FROM runs r JOIN attempts a ON a.key = r.key AND a.attempt = r.attempts"
+            "SELECT r.position, r.given, a.*"
+            " FROM runs r CROSS JOIN attempts a ON a.key = r.key AND a.attempt = r.attempts"
             " WHERE r.settled_at IS NULL ORDER BY a.job_id IS NULL, a.submitted_at, r.job, r.position"
         )
-        return [self._open_run(row) for row in rows]
+        return [_open_run(row, earlier.get(row["key"], [])) for row in rows]
 
     def unsuccessful(self) -> Iterator[tuple[str, Outcome | None]]:
         """Key and outcome of every settled run that did not succeed."""
@@ -307,27 +314,6 @@ class Ledger:
         """The files that the run *key* claimed, by path."""
         rows = self._db.rows("SELECT path, sha256, size_bytes FROM artifacts WHERE key = ? ORDER BY path", (key,))
         return [FileClaim(*row) for row in rows]
-
-    def _open_run(self, row: Row) -> OpenRun:
-        earlier = list(
-            self._db.rows(
-                "SELECT intended_at, ended_at, outcome FROM attempts WHERE key = ? AND attempt > ? ORDER BY attempt",
-                (row["key"], row["reopened_after"]),
-            )
-        )
-        return OpenRun(
-            run=_run(row),
-            attempt=row["attempt"],
-            ended=row["ended_at"] is not None,
-            destination=Destination(row["endpoint"], row["base_url"], row["endpoint_id"]),
-            job_id=row["job_id"],
-            submitted_at=row["submitted_at"],
-            first_at=earlier[0]["intended_at"] if earlier else None,
-            outcomes=tuple(
-                Outcome(one["outcome"]) if one["outcome"] else None for one in earlier if one["ended_at"] is not None
-            ),
-            last=_ending(row) if row["outcome"] else None,
-        )
 
     def recent_submits(self, since: float) -> list[tuple[str, float]]:
         """
@@ -446,6 +432,23 @@ def _times(job: str | None, column: str) -> tuple[str, tuple[str, ...]]:
     if job is None:
         return f"FROM runs WHERE {column} IS NOT NULL", ()
     return f"FROM runs WHERE job = ? AND {column} IS NOT NULL", (job,)
+
+
+def _open_run(row: Row, earlier: Sequence[Row]) -> OpenRun:
+    """The open run of which *row* has the last attempt, and *earlier* all since it was last reopened."""
+    return OpenRun(
+        run=_run(row),
+        attempt=row["attempt"],
+        ended=row["ended_at"] is not None,
+        destination=Destination(row["endpoint"], row["base_url"], row["endpoint_id"]),
+        job_id=row["job_id"],
+        submitted_at=row["submitted_at"],
+        first_at=earlier[0]["intended_at"] if earlier else None,
+        outcomes=tuple(
+            Outcome(one["outcome"]) if one["outcome"] else None for one in earlier if one["ended_at"] is not None
+        ),
+        last=_ending(row) if row["outcome"] else None,
+    )
 
 
 def _ending(row: Row) -> Ending:

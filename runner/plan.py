@@ -7,7 +7,7 @@ anything is sent; the second hands out runs one at a time, in constant memory, a
 
 import itertools
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -291,6 +291,39 @@ def no_plan(job_file: JobFile, *, only: Sequence[str] = ()) -> Plan:
         },
         (),
     )
+
+
+def recalled(
+    job_file: JobFile,
+    runs: Mapping[str, int],
+    inputs: Mapping[Path, InputFile],
+    *,
+    only: Sequence[str] = (),
+    stdin: Path | None = None,
+) -> Plan | None:
+    """
+    The plan of the chosen jobs as one was made before, which counted *runs* by job and read *inputs* by absolute path.
+
+    Data files are digested and not parsed. None where one of them is another, or where `make_plan` has to look: the
+    rest of what the plan is made of is for the caller to compare.
+    """
+    jobs: dict[str, JobPlan] = {}
+    files: dict[Path, InputFile] = {}
+    for name in job_file.chosen(only):
+        job = job_file.jobs[name]
+        source = source_of(job.rows, job_file.folder, stdin)
+        if name not in runs or source is None or job.rows.shuffle is not None or not source.recall(inputs):
+            return None
+        combinations = JobPlan.combinations_of(job.rows)
+        plan = JobPlan(name, job, runs[name], source, job_file.templates[name], job_file.vars, combinations)
+        try:
+            if any(artifact_paths.shared(("jobs", name), job, plan.runs)) or plan.first_trouble() is not None:
+                return None
+        except (BadRow, RenderError, OSError):
+            return None
+        jobs[name] = plan
+        files |= {file.path: file for file in source.files}
+    return Plan(jobs, tuple(files.values()))
 
 
 def _plan_job(job_file: JobFile, name: str, limit: int | None, source: Source) -> JobPlan:

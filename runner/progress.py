@@ -4,7 +4,6 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from runner.live import Live
 from runner.states import State
 from runner.stdout import let_go
 from runner.tally import JobTally, Tally
@@ -13,6 +12,8 @@ from runner.units import elapsed
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from runner.live import Live
 
 REFRESH_S = 0.25
 PLAIN_EVERY_S = 30.0
@@ -50,7 +51,7 @@ class Display:
                 self._console.show_cursor()
             say("", self._err)
 
-    async def show(self, live: Live) -> None:
+    async def show(self, live: "Live") -> None:
         """Show *live* until cancelled."""
         what = f"{live.folder.path.parent.name} {live.folder.id}"
         self.say(f"{'going on with' if live.resumed else 'running'} {what}: {live.tally.planned} runs")
@@ -60,12 +61,12 @@ class Display:
         else:
             await self._tell(live, began)
 
-    async def _tell(self, live: Live, began: float) -> None:
+    async def _tell(self, live: "Live", began: float) -> None:
         while True:
             await asyncio.sleep(PLAIN_EVERY_S)
             self.say(f"{elapsed(asyncio.get_running_loop().time() - began)}: {states(live.tally)}")
 
-    async def _redraw(self, live: Live, began: float) -> None:
+    async def _redraw(self, live: "Live", began: float) -> None:
         # rich takes 0.05 s to import, and who redirects to a file never needs it.
         from rich.console import Console
         from rich.live import Live as Drawn

@@ -482,7 +482,7 @@ def test_a_resume_finds_its_place_through_an_index(path: Path, ledger: Ledger, m
     ledger.open_runs()
     ledger.last_line()
     ledger.recent_submits(0)
-    assert [step for step in asked if step.startswith("SCAN") and "USING" not in step] == []
+    assert [step for step in asked if step.startswith("SCAN") and step != "SCAN r USING INDEX runs_open"] == []
 
 
 # Equal runs

@@ -5,16 +5,18 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from runner import runtime
 from runner.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_TERMINATED
 from runner.execute import Batch, execute
-from runner.live import Live
 from runner.options import Options
 from runner.progress import Display, say
 from runner.summary import summary
 from runner.values import dump
+
+if TYPE_CHECKING:
+    from runner.live import Live
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Those that end a batch in order."""
@@ -50,7 +52,7 @@ async def _run(options: Options, style: Style, out: TextIO, err: TextIO) -> int:
     signals = Signals(options.drain_s, display)
     shown: list[asyncio.Task[None]] = []
 
-    def watch(live: Live) -> None:
+    def watch(live: "Live") -> None:
         runtime.settle_in()
         signals.install(live)
         for note in live.notes:  # also for cron: what is left out of a batch is not all well
@@ -99,7 +101,7 @@ class Signals:
         self._at_s = 0.0  # when the last one came that counted
         self._cancelled = False
 
-    def install(self, live: Live) -> None:
+    def install(self, live: "Live") -> None:
         """Let signals speak to *live*. One that we were started to ignore, as nohup has it, is ignored."""
         self._live = live
         loop = asyncio.get_running_loop()

@@ -1,7 +1,8 @@
 """Where a job's rows come from: data files, the job file itself, or nowhere, which is one run without a row."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +39,10 @@ class Source(Protocol):
         """Raise UsageError when what was read is seen to have changed since."""
         ...
 
+    def recall(self, known: Mapping[Path, InputFile]) -> bool:
+        """Take what is *known* of its files for what a reading to the end found, where they are still those; if so."""
+        ...
+
     @property
     def files(self) -> Sequence[InputFile]:
         """The files that were read to their ends."""
@@ -65,6 +70,10 @@ class Inline:
     def rows(self, report: Report) -> Iterator[JsonObject | None]:
         """Every row."""
         return (render.copy(row) for row in self._rows)
+
+    def recall(self, known: Mapping[Path, InputFile]) -> bool:
+        """They have no files."""
+        return True
 
     def verify(self) -> None:
         """They can't change."""
@@ -122,6 +131,22 @@ class DataFile:
         elif self.file != now:
             raise changed(self.path)
 
+    def recall(self, known: Mapping[Path, InputFile]) -> bool:
+        """Whether the file is as it is *known*: then it need not be read for what a reading to the end tells."""
+        before = known.get(self.path.absolute())
+        if before is None:
+            return False
+        try:
+            self.verify()
+            with self.path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != before.sha256:
+                    return False
+        except OSError:
+            return False
+        self.verify()
+        self.file = replace(before, path=self.path)
+        return True
+
     def verify(self) -> None:
         """Raise UsageError when the file's size or time of change is not what it was."""
         try:
@@ -153,6 +178,10 @@ class DataFiles:
         """Every row, file by file."""
         for part in self._parts:
             yield from part.rows(report)
+
+    def recall(self, known: Mapping[Path, InputFile]) -> bool:
+        """Whether all of them are as they are *known*."""
+        return all(part.recall(known) for part in self._parts)
 
     def verify(self) -> None:
         """Raise UsageError when one of them changed."""
