@@ -128,11 +128,11 @@ class Artifacts:
                     raise ArtifactError(f"{found(claim.path)} can't be a file: {_said(error)}") from None
                 raise _trouble(path, error) from None
             folders |= {parent for parent in path.parents if parent.is_relative_to(self._folder)}
-        try:
-            for folder in folders:
+        for folder in sorted(folders):
+            try:
                 sync_folder(folder)
-        except OSError as error:
-            raise _trouble(self._folder, error) from None
+            except OSError as error:
+                raise _trouble(folder, error) from None
 
 
 def content(kind: str, value: JsonValue) -> bytes:
