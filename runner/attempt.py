@@ -197,7 +197,8 @@ class Attempt:
         output, is_vouched_for = found.output, True
         if streaming is not None:
             output, is_vouched_for = stream_output(found, streaming.chunks, is_whole=streaming.is_whole)
-        named = outcome(replace(found, output=output), execution_timeout_s=self._terms.execution_timeout_s)
+            found = replace(found, output=output)
+        named = outcome(found, execution_timeout_s=self._terms.execution_timeout_s)
         message = f"RunPod says {found.status} and gives no error"
         if not is_vouched_for and named in (Outcome.COMPLETED, Outcome.COMPLETED_WITHOUT_OUTPUT):
             named, message = Outcome.INCOMPLETE, "chunks of the stream may be missing; those that came are kept"

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -45,4 +46,10 @@ class SystemClock:
 
 def iso(at: float) -> str:
     """*at* (seconds since the epoch) as UTC ISO 8601 with milliseconds, as every file of a batch writes it."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, us = divmod(round(at * 1_000_000), 1_000_000)
+    return f"{_second(second)}.{us // 1000:03d}Z"
+
+
+@lru_cache(16)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:19]

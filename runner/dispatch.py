@@ -11,21 +11,22 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import count, islice
 
 from runner.attempt import Attempt
 from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
 from runner.errors import EndpointRefused, RecordError, RunnerError
-from runner.events import Destination, Ended, Ending
+from runner.events import Destination, Ended, Ending, Settled
 from runner.judge import StopAt, stop_reason
 from runner.outputs import Outputs
 from runner.policy import RetryPolicy, backoff_s
 from runner.received import Received
-from runner.record import Recorder
+from runner.record import Done, Recorder
 from runner.runs import Run
 from runner.slots import Slots
-from runner.states import Outcome
+from runner.states import Outcome, State
 from runner.stop import Reason, Switch
 from runner.tally import JobTally
 from runner.units import elapsed, size
@@ -195,6 +196,7 @@ class Lanes:
         self._retry = retry
         self._resubmit = resubmit
         self._stop_at = stop_at
+        self._may_stop = stop_at != StopAt()
         self._timeout_s = timeout_s
         self._endpoint = endpoint
         self._elsewhere = elsewhere
@@ -205,12 +207,15 @@ class Lanes:
         self._tally = tally
         self._started = 0
         self._idle = 0
+        self._recording: set[Done] = set()
+        self._unrecorded = asyncio.Event()
 
     async def run(self) -> None:
         """Carry the job to its end, or as far as its switch lets it."""
         self._look_at_limits()  # a resume may find them reached
         async with asyncio.TaskGroup() as group:
             timer = group.create_task(self._watch(), name="job-timer")
+            disk = group.create_task(self._watch_disk(), name="job-disk")
             known = [] if self.switch.reason is Reason.INTERRUPT else self._feed.known()
             for _ in known:  # here, so that they are there before the first lane of any job takes a place
                 for slots in (self._slots, self._endpoint.slots):
@@ -220,10 +225,22 @@ class Lanes:
                     lanes.create_task(self._follow(work), name=f"follow-{work.run.index}")
                 self._start_lane(lanes)
             timer.cancel()
+            disk.cancel()
+        while self._recording:
+            recorded, _ = await asyncio.wait(self._recording)
+            for one in recorded:
+                one.result()
         if self.switch.reason is Reason.ABANDON:
             self.stopped_because = "cancelled by 'runner cancel'"
         if self.switch.reason is not None and self.switch.reason.is_for_good and not self._rest_stays:
             await self._skip_rest()
+
+    async def _watch_disk(self) -> None:
+        """Raise when a settled run could not be recorded: no lane waits for it, and the others may follow for hours."""
+        await self._unrecorded.wait()
+        for one in self._recording:
+            if one.done():
+                one.result()
 
     async def _watch(self) -> None:
         """Wake the lanes when the switch is closed; when ``timeouts.job`` passes, end what is in flight as well."""
@@ -310,10 +327,19 @@ class Lanes:
         if ending is Left.LEFT:
             return (attempt.work if attempt.work.job_id is None else None), 0.0
         self._tally.ended(ending.execution_time_ms)
-        return await self._decide(attempt.work, await self._outputs.finish(attempt.work, ending))
+        ending = await self._outputs.finish(attempt.work, ending)
+        decided = self._decide(attempt.work, ending)
+        if not isinstance(decided, Settled):
+            return decided
+        del ending  # its output may be long, and the line has it: only one of the two waits for the disk
+        if self._may_stop:  # whether anything more starts depends on it
+            await self._record(decided)
+        else:
+            self._record_soon(decided)
+        return None, 0.0
 
-    async def _decide(self, work: Work, ending: Ending) -> tuple[Work | None, float]:
-        """Settle, or hand back to be tried again."""
+    def _decide(self, work: Work, ending: Ending) -> Settled | tuple[Work, float]:
+        """Settle, or hand back to be tried again, after so many seconds."""
         failures = work.failures + (ending.outcome is not Outcome.ANSWER_LOST)
         wait_s = self._retry.next_wait_s(ending.outcome, failures=failures, jitter=self._clock.chance())
         if ending.outcome is Outcome.ANSWER_LOST and self._resubmit:
@@ -327,8 +353,7 @@ class Lanes:
         reason = self.switch.reason
         stopped = reason is Reason.CANCEL or (reason is not None and reason.is_for_good)
         if wait_s is None or not is_attempt or stopped or self._is_over(work, wait_s):
-            await self._settle(work, ending)
-            return None, 0.0
+            return self._settled(work, ending)
         self._tally.retried += 1
         log.info("%s, tried again in %.1f s", ending.outcome, wait_s, extra=_fields(work, ending))
         self._recorder.tell(Ended(work.run.key, work.attempts, ending, self._clock.now()))
@@ -339,15 +364,37 @@ class Lanes:
         return self._clock.now() + wait_s >= first_at + self._terms.run_timeout_s
 
     async def _settle(self, work: Work, ending: Ending | None) -> None:
+        await self._record(self._settled(work, ending))
+
+    def _settled(self, work: Work, ending: Ending | None) -> Settled:
         if ending is not None and ending.outcome is not Outcome.COMPLETED:
             log.warning("%s", ending.outcome, extra=_fields(work, ending))
-        event = settle(work, ending, now=self._clock.now())
+        return settle(work, ending, now=self._clock.now())
+
+    def _record_soon(self, event: Settled) -> None:
+        """
+        Record *event* while the lane goes on: no worker waits for our disk, and the lane's next intent, which comes
+        after it in order, shares its commit. So a lane has one such event at most. It is counted once it is on disk.
+        """
+        recorded = self._recorder.record_soon(event)
+        self._recording.add(recorded)
+        ended_as = event.ending.outcome if event.ending else None
+        recorded.add_done_callback(partial(self._recorded, event.state, ended_as))
+
+    def _recorded(self, state: State, outcome: Outcome | None, recorded: Done) -> None:
+        if recorded.exception() is not None:
+            self._unrecorded.set()
+            return
+        self._recording.discard(recorded)
+        self._tally.settle(state, outcome)
+
+    async def _record(self, event: Settled) -> None:
         await self._recorder.record(event)
-        self._tally.settle(event.state, ending.outcome if ending else None)
+        self._tally.settle(event.state, event.ending.outcome if event.ending else None)
 
     def _look_at_limits(self) -> None:
         """Start nothing more once ``stop_when`` says so; what runs is carried to its end."""
-        if self.switch.is_closed:
+        if not self._may_stop or self.switch.is_closed:
             return
         why = stop_reason(self._tally, self._stop_at)
         if why is not None:

@@ -30,8 +30,11 @@ from runner.values import JsonObject, dump
 MESSAGE_LENGTH = 1000
 """Characters of an error message by which the report tells errors apart; attempts keep the whole of it."""
 
-ROWS_AT_ONCE = (32, 8, 2, 1)
-"""Rows that a statement may have: few sizes, for SQLite keeps compiled what it meets again."""
+ROWS_AT_ONCE = (1, 8, 32)
+"""
+Rows that a statement may have: few sizes, for SQLite keeps compiled what it meets again. Rows without a key fill it up:
+they are cheaper than one more statement.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +176,12 @@ class Entries:
 
     def _do(self, statement: "_Statement", rows: Sequence[Columns]) -> int:
         """Run *statement* for all *rows*; how many rows of the table it changed."""
-        changed = start = 0
-        for size in ROWS_AT_ONCE:
-            while len(rows) - start >= size:
-                values = tuple(chain.from_iterable(rows[start : start + size]))
-                changed += self._db.do(statement.text(size), values)
-                start += size
+        changed = 0
+        for start in range(0, len(rows), ROWS_AT_ONCE[-1]):
+            some = rows[start : start + ROWS_AT_ONCE[-1]]
+            size = next(size for size in ROWS_AT_ONCE if size >= len(some))
+            fill = (None,) * (statement.columns * (size - len(some)))
+            changed += self._db.do(statement.text(size), (*chain.from_iterable(some), *fill))
         return changed
 
     # One by one
@@ -324,17 +327,17 @@ def _origins(to: State) -> str:
 
 
 class _Statement:
-    """A statement for any number of rows, each of *columns* values."""
+    """A statement for any number of rows, each of *columns* values; one whose first is NULL changes nothing."""
 
     def __init__(self, columns: int, form: Callable[[str], str]) -> None:
-        self._columns = columns
+        self.columns = columns
         self._form = form
         self._texts: dict[int, str] = {}
 
     def text(self, rows: int) -> str:
         """The statement for *rows* rows."""
         if rows not in self._texts:
-            row = f"({', '.join('?' * self._columns)})"
+            row = f"({', '.join('?' * self.columns)})"
             self._texts[rows] = self._form(f"VALUES {', '.join([row] * rows)}")
         return self._texts[rows]
 
@@ -351,14 +354,17 @@ _ATTEMPT = "key = new.column1 AND attempt = new.column2"
 _INTEND = _Statement(
     6,
     lambda rows: (
-        f"INSERT INTO runs (key, job, position, state, attempts, given) {rows}"
+        f"INSERT INTO runs (key, job, position, state, attempts, given) SELECT * FROM ({rows}) WHERE column1 NOT NULL"
         " ON CONFLICT (key) DO UPDATE SET state = excluded.state, attempts = excluded.attempts"
         f" WHERE state IN ({_origins(State.SUBMITTING)})"
     ),
 )
 _INTEND_ATTEMPT = _Statement(
     7,
-    lambda rows: f"INSERT INTO attempts (key, attempt, job, endpoint, base_url, endpoint_id, intended_at) {rows}",
+    lambda rows: (
+        "INSERT INTO attempts (key, attempt, job, endpoint, base_url, endpoint_id, intended_at)"
+        f" SELECT * FROM ({rows}) WHERE column1 NOT NULL"
+    ),
 )
 _ACCEPT_ATTEMPT = _updating("attempts", ("job_id", "submitted_at"), _ATTEMPT, keys=2)
 _ACCEPT = _Statement(
@@ -372,7 +378,11 @@ _END = _updating("attempts", _ENDED, f"{_ATTEMPT} AND ended_at IS NULL", keys=2)
 _END_ACCEPTED = _updating("attempts", (*_ENDED, "job_id", "submitted_at"), f"{_ATTEMPT} AND ended_at IS NULL", keys=2)
 _SETTLE = _updating("runs", _SETTLED, "key = new.column1 AND settled_at IS NULL", keys=1)
 _SETTLE_ROWLESS = _Statement(
-    14, lambda rows: f"INSERT INTO runs (key, {', '.join(_SETTLED)}, job, position, given) {rows}"
+    14,
+    lambda rows: (
+        f"INSERT INTO runs (key, {', '.join(_SETTLED)}, job, position, given)"
+        f" SELECT * FROM ({rows}) WHERE column1 NOT NULL"
+    ),
 )
 _DROP_LATER = _Statement(
     2,

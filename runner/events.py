@@ -118,7 +118,7 @@ class Settled:
     A run got its last state. *line* is its line of results.jsonl, newline included.
 
     *attempts* counts the submits that may have been accepted; *ending* is None for a skipped run, and for one whose
-    last attempt was recorded before.
+    last attempt was recorded before; its output may be left to the line.
     """
 
     run: Run

@@ -83,6 +83,15 @@ class Recorder:
         """
         await self._told(event)
 
+    def record_soon(self, event: Event) -> Done:
+        """
+        Record *event* soon, in order; what is returned is done when it is on disk, or raises as `record` does.
+
+        Raises:
+            RecordError: an event before it could not be written.
+        """
+        return self._told(event)
+
     async def claim(self, event: Claimed) -> Taken | None:
         """
         Record *event*; who has one of its names already, so that it is not taken, or None when it is.
@@ -99,7 +108,8 @@ class Recorder:
         return done
 
     def _put(self, event: Event, done: Done | None) -> None:
-        self._check()
+        if self._failure is not None:
+            raise self._failure
         assert not self._is_closed, f"nobody is left to record {event}"
         self._waiting.append((event, done))
         if not self._is_writing:
@@ -127,6 +137,7 @@ class Recorder:
         while (group := self._groups.get()) is not None:
             refused = self._write(group)
             self._loop.call_soon_threadsafe(self._end, group, refused)
+            del group  # its lines may be long, and the next group may be a while off
 
     def _write(self, group: Sequence[Entry]) -> dict[str, Taken]:
         """Write *group*, unless one before it could not be; the claims that were not taken."""

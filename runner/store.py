@@ -14,7 +14,7 @@ from runner.durable import sync_folder
 from runner.errors import RecordError
 from runner.events import Event, Reopened, Settled
 from runner.ledger import Ledger, Place, Taken
-from runner.results import accepted, digest, settled
+from runner.results import LONG_BYTES, accepted, digest, is_same, settled
 
 GROUP = 500
 """So many lines that are adopted share a commit: it bounds what waits in memory."""
@@ -44,21 +44,23 @@ class Store:
         if not events:
             return {}
         placed: list[tuple[Event, Place | None]] = []
-        lines: list[bytes] = []
         offset = self._end
-        for event in events:
-            place = None
-            if isinstance(event, Settled):
-                place = Place(offset, len(event.line), digest(event.line))
-                lines.append(event.line)
-                offset += len(event.line)
-            placed.append((event, place))
-        if lines:
-            with _said_plainly(self._results):
-                for line in lines:  # not joined: outputs may be large, and they are in memory already
-                    _write_all(self._file, line)
+        short: list[bytes] = []
+        with _said_plainly(self._results):
+            for event in events:
+                place = None
+                if isinstance(event, Settled):
+                    place = Place(offset, len(event.line), digest(event.line))
+                    offset += len(event.line)
+                    short.append(event.line)
+                    if len(event.line) > LONG_BYTES:
+                        # Not kept to be joined. Written as soon as it was read through, it is in the cache.
+                        _write_each(self._file, short)
+                placed.append((event, place))
+            _write_each(self._file, short)
+            if offset > self._end:
                 os.fdatasync(self._file)
-            self._end = offset
+        self._end = offset
         return self.ledger.apply(placed)
 
     def reopen(self, events: Sequence[Reopened]) -> None:
@@ -151,7 +153,7 @@ class Store:
             return int(end)
         with _said_plainly(self._results):
             line = os.pread(self._file, last.length, last.offset)
-        if digest(line) != last.digest:
+        if not is_same(line, last.digest):
             raise RecordError(
                 f"{self._results} is not as it was written: the line at byte {last.offset} has changed",
                 fix="restore the file from a copy; the ledger beside it still knows every job id",
@@ -188,6 +190,14 @@ class Store:
         """Close both files."""
         os.close(self._file)
         self.ledger.close()
+
+
+def _write_each(file: int, lines: list[bytes]) -> None:
+    """Write *lines*, the last of which may be long, and forget them: all short ones at once."""
+    last = lines.pop() if lines and len(lines[-1]) > LONG_BYTES else b""
+    _write_all(file, b"".join(lines))
+    lines.clear()
+    _write_all(file, last)
 
 
 def _write_all(file: int, data: bytes) -> None:

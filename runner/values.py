@@ -65,12 +65,20 @@ def _parse(data: bytes, constant: Callable[[str], object]) -> JsonValue:
     return json.loads(data, parse_constant=constant)
 
 
+ROOMY_BYTES: Final = range(16 * 1024, 4 * 1024 * 1024)
+"""
+Lines of such lengths are copied once: orjson leaves room for eight times a long text. Of longer ones the system has
+that room by itself, where the C library takes it from there, and it stays without memory as long as nobody uses it.
+"""
+
+
 def dump_line(value: JsonValue) -> bytes:
-    """As `dump`, and a newline: without the copy that adding one to megabytes would take."""
+    """As `dump`, and a newline; in no more memory than it needs."""
     try:
-        return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+        text = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
         return dump(value) + b"\n"
+    return bytes(memoryview(text)) if len(text) in ROOMY_BYTES else text
 
 
 def dump(value: JsonValue) -> bytes:

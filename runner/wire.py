@@ -13,8 +13,7 @@ import importlib.metadata
 import io
 import os
 import time
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import aiohttp
 from yarl import URL
@@ -67,8 +66,7 @@ def _version() -> str:
         return "0"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """
     One request. *where* names it in messages; *url* is encoded as it has to be.
 

@@ -1,13 +1,13 @@
 """A run on its way: what lanes take up and hand back, on which terms, and how it settles."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from runner.events import Destination, Ending, Settled
 from runner.payload import RUN_BODY_BYTES, RUNSYNC_BODY_BYTES, payload
 from runner.policy import DEFAULT_LOOKS, DEFAULT_TTL_S, Looks
-from runner.results import line
+from runner.results import LONG_BYTES, line
 from runner.runs import Run
 from runner.secret import Secret
 from runner.states import Outcome, State
@@ -36,6 +36,29 @@ class Work:
     last: Ending | None = None
     last_job_id: str | None = None
     last_submitted_at: float | None = None
+
+    def begun(self, at: float) -> "Work":
+        """The same run, first intended at *at*."""
+        return self._with(self.attempts, self.job_id, self.submitted_at, at)
+
+    def accepted(self, attempt: int, job_id: str, at: float) -> "Work":
+        """The same run, its submit number *attempt* accepted as *job_id*."""
+        return self._with(attempt, job_id, at, self.first_at)
+
+    def _with(self, attempts: int, job_id: str | None, submitted_at: float | None, first_at: float | None) -> "Work":
+        # By hand, for every run comes by twice: `dataclasses.replace` takes twice as long.
+        return Work(
+            self.run,
+            attempts=attempts,
+            failures=self.failures,
+            job_id=job_id,
+            submitted_at=submitted_at,
+            first_at=first_at,
+            destination=self.destination,
+            last=self.last,
+            last_job_id=self.last_job_id,
+            last_submitted_at=self.last_submitted_at,
+        )
 
     def again(self, ending: Ending, *, failures: int) -> "Work":
         """The same run, to be tried again after *ending*."""
@@ -115,4 +138,6 @@ def settle(work: Work, ending: Ending | None, *, now: float) -> Settled:
         submitted_at=work.submitted_at,
         settled_at=now,
     )
+    if ending is not None and len(text) > LONG_BYTES:  # once is enough for what waits for the disk
+        ending = replace(ending, output=MISSING)
     return Settled(work.run, work.attempts, state, ending, text, now)

@@ -31,7 +31,7 @@ from runner.events import (
 from runner.faults import Refusal, fault
 from runner.pace import Pace
 from runner.received import Received, StreamFile
-from runner.record import Recorder
+from runner.record import Done, Recorder
 from runner.runpod import RunPod
 from runner.runs import Run
 from runner.secret import Masker
@@ -385,13 +385,18 @@ def not_found() -> NotFound:
 
 
 class MemoryRecorder(Recorder):
-    """Keeps *events* in order. `record` takes *commit_s*; from *broken_at* events on it can't write."""
+    """
+    Keeps *events* in order. `record` takes *commit_s*; from *broken_at* events on it can't write.
+
+    With *loses* what is recorded soon turns out not to be on disk.
+    """
 
     def __init__(self, history: list[str] | None = None, *, commit_s: float = 0.01) -> None:  # no store, no thread
         self.events: list[Event] = []
         self.history: list[str] = [] if history is None else history
         self.broken_at: int | None = None
-        self._commit_s = commit_s
+        self.commit_s = commit_s
+        self.loses = False
 
     def tell(self, event: Event) -> None:
         self._take(event)
@@ -399,8 +404,22 @@ class MemoryRecorder(Recorder):
 
     async def record(self, event: Event) -> None:
         self._take(event)
-        await asyncio.sleep(self._commit_s)
+        await asyncio.sleep(self.commit_s)
         self.history.append(words(event))
+
+    def record_soon(self, event: Event) -> Done:
+        self._take(event)
+        done: Done = asyncio.get_running_loop().create_future()
+
+        def end() -> None:
+            if self.loses:
+                done.set_exception(RecordError("the disk is full"))
+                return
+            self.history.append(words(event))
+            done.set_result(None)
+
+        asyncio.get_running_loop().call_later(self.commit_s, end)
+        return done
 
     def _take(self, event: Event) -> None:
         if self.broken_at is not None and len(self.events) >= self.broken_at:

@@ -160,6 +160,38 @@ async def test_a_run_that_waits_to_be_tried_again_gives_its_lane_back() -> None:
     assert ended(scene) == {"succeeded completed": 10}
 
 
+@in_virtual_time
+async def test_no_worker_waits_while_a_settled_run_goes_to_the_disk() -> None:
+    """The next run's intent comes after it in order, so that one commit does for both."""
+    scene = Scene()
+    scene.recorder.commit_s = 0.5
+    await dispatch([job(scene, plan(2), planned=2, width=1)])
+    assert ended(scene) == {"succeeded completed": 2}
+    assert scene.clock.elapsed_s == pytest.approx(2 * (0.5 + 1.0) + 0.5, abs=0.1)
+
+
+@in_virtual_time
+async def test_a_run_counts_once_it_is_on_the_disk_and_the_job_waits_for_that() -> None:
+    """Progress never says more than a resume would find."""
+    scene, tally = Scene(), JobTally(1)
+    scene.recorder.commit_s = 0.5
+    watch = asyncio.create_task(dispatch([job(scene, plan(1), planned=1, tally=tally)]))
+    await asyncio.sleep(1.8)
+    assert [*scene.recorder.settled] == ["photos-0"]
+    assert tally.settled == 0
+    await watch
+    assert tally.settled == 1
+
+
+@in_virtual_time
+async def test_a_job_with_stop_when_knows_of_a_failure_before_it_starts_anything_more() -> None:
+    """What is on the disk decides, also over the next run of the same lane."""
+    scene = Scene()
+    scene.runpod.play = lambda given: CRASHED
+    await dispatch([job(scene, plan(5), planned=5, width=1, stop_at=StopAt(failed_count=1))])
+    assert ended(scene) == {"failed crashed": 1, "skipped None": 4}
+
+
 # Retries
 
 
@@ -428,6 +460,18 @@ async def test_a_full_disk_comes_out_as_one_error_that_a_person_can_read(broken_
 
 
 @in_virtual_time
+async def test_a_settled_run_that_can_t_be_recorded_ends_the_batch_at_once() -> None:
+    """Whoever follows a job for an hour yet must not hide it so long: nobody would make room on the disk."""
+    scene = Scene()
+    scene.recorder.loses = True
+    scene.runpod.will_play(Play(takes_s=1.0), Play(takes_s=3600.0))
+    with pytest.raises(RecordError):
+        await dispatch([job(scene, plan(2), width=2)])
+    assert scene.clock.elapsed_s < 5
+    assert scene.runpod.cancelled == []
+
+
+@in_virtual_time
 async def test_a_bug_beside_a_full_disk_is_not_hidden() -> None:
     """Exit code 3 wants its traceback."""
     scene = Scene()
@@ -528,7 +572,7 @@ async def test_every_known_job_is_looked_at_at_once_and_counts_as_in_flight() ->
     known = frozenset(work.run.key for work in works)
     await dispatch([job(scene, plan(22), planned=22, width=2, first=works, known=known)])
     assert scene.runpod.calls["status-sync"][:20] == [1000.0] * 20
-    assert scene.runpod.calls["run"] == [1028.02, 1029.02], "when the 19th and the 20th of them had ended"
+    assert scene.runpod.calls["run"] == [1028.01, 1029.01], "when the 19th and the 20th of them had ended"
     assert ended(scene) == {"succeeded completed": 22}
 
 
@@ -616,7 +660,7 @@ async def test_a_plan_is_drawn_as_it_is_needed() -> None:
     alive = sum(isinstance(one, Work) and one.run.job == "million" for one in gc.get_objects())
     await task
     assert len(scene.runpod.jobs) <= last <= len(scene.runpod.jobs) + 1
-    assert tasks <= 10 + 4
+    assert tasks <= 10 + 5
     assert alive <= 30
 
 

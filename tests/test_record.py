@@ -71,10 +71,10 @@ def test_a_line_is_synced_before_its_row_is_committed(store: Store, steps: list[
     assert steps == ["line", "sync", "commit"]
 
 
-def test_a_group_shares_one_sync_and_one_commit(store: Store, steps: list[str]) -> None:
+def test_a_group_shares_one_write_one_sync_and_one_commit(store: Store, steps: list[str]) -> None:
     """A sync to disk takes milliseconds, and there may be a thousand runs a second."""
     store.write([event for number in range(50) for event in carried(a_run(f"k{number}"))])
-    assert steps == ["line"] * 50 + ["sync", "commit"]
+    assert steps == ["line", "sync", "commit"]
 
 
 def test_without_a_line_nothing_but_the_ledger_is_touched(store: Store, steps: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Lines of results.jsonl."""
 
 import json
+from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 
@@ -128,7 +129,21 @@ def test_reading_skips_the_torn_last_line(tmp_path: Path) -> None:
         assert [one["key"] for one in results.read(path)] == ["a", "b"]
 
 
-def test_a_digest_knows_a_line_again() -> None:
-    """128 bit, as `key` has."""
-    assert results.digest(b"a\n") == results.digest(b"a\n") != results.digest(b"b\n")
-    assert len(results.digest(b"")) == 16
+@pytest.mark.parametrize(("length", "digest_bytes"), [(1, 16), (results.LONG_BYTES, 16), (300_000, 4)])
+def test_a_digest_knows_a_line_again(length: int, digest_bytes: int) -> None:
+    """128 bit, as `key` has; those of a long line are 32, which show damage as well and cost less."""
+    text = b"a" * length
+    digest = results.digest(text)
+    assert len(digest) == digest_bytes
+    assert results.is_same(text, digest)
+    for other in (text[:-1] + b"b", b"b" + text[1:], text + b"\n", text[:-1]):
+        assert not results.is_same(other, digest)
+
+
+def test_a_long_line_is_known_by_the_digest_of_a_short_one_as_well() -> None:
+    """Ledgers have been written with it."""
+    text = b"a" * 300_000
+    digest = blake2b(text, digest_size=16).digest()
+    assert results.is_same(text, digest)
+    assert not results.is_same(text + b"\n", digest)
+    assert not results.is_same(text, b"")

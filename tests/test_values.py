@@ -1,6 +1,7 @@
 """JSON values."""
 
 import math
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -41,6 +42,20 @@ def test_what_is_no_json_is_refused() -> None:
     """The caller decides what that means."""
     with pytest.raises(ValueError, match="Expecting"):
         values.parse(b"{nope}")
+
+
+@pytest.mark.parametrize("length", [10, 20_000, 300_000])
+@pytest.mark.parametrize("more", [None, 2**70])
+def test_a_line_takes_no_more_memory_than_it_needs(length: int, more: int | None) -> None:
+    """Lines wait for the disk, as many as runs are in flight, and orjson makes room for eight times a long text."""
+    value = {"output": "x" * length, "more": more}
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    line = values.dump_line(value)
+    held = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert line == values.dump(value) + b"\n"
+    assert held < 1.1 * len(line) + 20_000
 
 
 def test_equal_values_share_one_canonical_text() -> None:

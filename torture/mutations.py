@@ -6,7 +6,7 @@ Show that the torture bites: break the engine in one place at a time, and see it
     python -m torture.mutations NAME …            these of the simulation
 
 The engine is copied to a temporary folder and changed there. A mutation whose text is no longer in the engine is an
-error: it would prove nothing.
+error: it would prove nothing. What goes on in this folder meanwhile changes nothing for the simulation.
 """
 
 import argparse
@@ -27,6 +27,9 @@ from torture.mutants import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parent.parent
 
+AS_IT_IS = "as it is"
+"""The engine without a mutation: nothing may be noticed of it, or the others would show nothing."""
+
 
 @dataclass(frozen=True)
 class Noticed:
@@ -40,32 +43,40 @@ class Noticed:
     took_s: float
 
 
-def mutated(mutation: Mutation | None, folder: Path) -> None:
-    """
-    Copy the engine to *folder*, and break it there.
-
-    Raises:
-        SystemExit: the text to change is not there exactly once.
-    """
+def copied(origin: Path, folder: Path) -> None:
+    """Copy the engine and its torture from *origin* to *folder*."""
     for name in ("runner", "torture"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(origin / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def outdated(origin: Path) -> list[str]:
+    """The mutations whose text is not in the engine at *origin* exactly once, in words."""
+    return [
+        f"mutation {one.name!r}: {count} times in {one.file}, not once: {before!r}"
+        for one in MUTATIONS
+        for before, _ in one.edits
+        if (count := (origin / "runner" / one.file).read_text().count(before)) != 1
+    ]
+
+
+def mutated(origin: Path, mutation: Mutation | None, folder: Path) -> None:
+    """Copy the engine from *origin* to *folder*, and break it there."""
+    copied(origin, folder)
     if mutation is None:
         return
     path = folder / "runner" / mutation.file
     text = path.read_text()
     for before, after in mutation.edits:
-        if text.count(before) != 1:
-            sys.exit(f"mutation {mutation.name!r}: {text.count(before)} times in {mutation.file}, not once: {before!r}")
         text = text.replace(before, after)
     path.write_text(text)
 
 
-def tried(mutation: Mutation | None, seeds: int, processes: int) -> Noticed:
-    """Live up to *seeds* seeds with *mutation*, as long as nothing is noticed."""
+def tried(mutation: Mutation | None, *, origin: Path, seeds: int, processes: int) -> Noticed:
+    """Live up to *seeds* seeds with *mutation* of the engine at *origin*, as long as nothing is noticed."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         folder = Path(name)
-        mutated(mutation, folder)
+        mutated(origin, mutation, folder)
         words = ["--seeds", str(seeds), "--processes", str(processes), "--stop"]
         ran = subprocess.run(
             [sys.executable, "-m", "torture.simulation", *words],
@@ -83,11 +94,26 @@ def tried(mutation: Mutation | None, seeds: int, processes: int) -> Noticed:
     return Noticed(int(lived[1]), why[1] if why else None, took_s)
 
 
-def of_simulation(names: Sequence[str], seeds: int, processes: int) -> Iterator[tuple[str, Noticed]]:
-    """Try the mutations called *names*, all if there are none, so many at once as there are *processes*."""
-    chosen = [one for one in MUTATIONS if not names or one.name in names]
-    with ThreadPoolExecutor(processes) as threads:
-        found = threads.map(partial(tried, seeds=seeds, processes=1), chosen)
+def of_simulation(names: Sequence[str], *, seeds: int, control: int, processes: int) -> Iterator[tuple[str, Noticed]]:
+    """
+    Try the mutations called *names*, all if there are none, so many at once as there are *processes*.
+
+    First the engine as it is, with *control* seeds: nothing comes after it if that is found wrong.
+
+    Raises:
+        SystemExit: the text of a mutation is not in the engine exactly once.
+    """
+    with tempfile.TemporaryDirectory(prefix="mutations-") as name, ThreadPoolExecutor(processes) as threads:
+        origin = Path(name)
+        copied(ROOT, origin)
+        if stale := outdated(origin):
+            sys.exit("\n".join(stale))
+        as_it_is = tried(None, origin=origin, seeds=control, processes=processes)
+        yield AS_IT_IS, as_it_is
+        if as_it_is.why is not None:
+            return
+        chosen = [one for one in MUTATIONS if not names or one.name in names]
+        found = threads.map(partial(tried, origin=origin, seeds=seeds, processes=1), chosen)
         yield from zip([one.name for one in chosen], found, strict=True)
 
 
@@ -109,7 +135,7 @@ def of_others(names: Sequence[str], noticed: Callable[[str], str | None]) -> Ite
 
 def show(by: str, name: str, found: Noticed) -> bool:
     """Print a line for what came of a mutation; whether it is as it must be."""
-    is_control = name.startswith("as it is")
+    is_control = name.startswith(AS_IT_IS)
     is_right = (found.why is None) is is_control
     told = "all well" if found.why is None else found.why[:90]
     if not is_right:
@@ -131,10 +157,8 @@ def main() -> int:
     only = "simulation" if chosen.names else chosen.only
     wrong = 0
     if only in (None, "simulation"):
-        control = tried(None, chosen.control, chosen.processes)
-        if not show("simulation", "as it is", control):
-            return 1  # nothing can be shown
-        for name, found in of_simulation(chosen.names, chosen.seeds, chosen.processes):
+        lived = of_simulation(chosen.names, seeds=chosen.seeds, control=chosen.control, processes=chosen.processes)
+        for name, found in lived:
             wrong += not show("simulation", name, found)
     for by, (names, noticed) in others().items():
         if only in (None, by):

@@ -23,8 +23,8 @@ MUTATIONS = (
         "store.py",
         (
             (
-                "                os.fdatasync(self._file)\n            self._end = offset\n",
-                "            self._end = offset\n",
+                "                os.fdatasync(self._file)\n        self._end = offset\n",
+                "                pass\n        self._end = offset\n",
             ),
         ),
     ),

@@ -51,9 +51,16 @@ def _begin() -> None:
 
 def _live(seed: int) -> Life:
     _, machine, folder = _worker[0]
-    life = live(scenario(seed), folder, machine)
+    life = lived(seed, folder, machine)
     if not life.wrong:
         life.lines = life.lines[-1:]
+    return life
+
+
+def lived(seed: int, folder: Path, machine: Machine) -> Life:
+    """The life of *seed*, drawn or made by hand, by the number that it is replayed with."""
+    life = live(scenario(seed), folder, machine)
+    life.seed = seed
     return life
 
 
@@ -79,7 +86,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.seed is not None:
         with installed() as machine, scratch() as folder:
-            life = live(scenario(chosen.seed), folder / "life", machine)
+            life = lived(chosen.seed, folder / "life", machine)
         print("\n".join(life.lines))
         print(json.dumps(life.as_json(), indent=1))
         return 1 if life.wrong else 0

@@ -81,6 +81,7 @@ class Process:
         self.settled: dict[str, bytes] = {}
         self.reopened: set[str] = set()
         self.in_flight: dict[str, tuple[str, str]] = {}
+        self._job_ids: dict[str, str] = {}
         self.failed_s: dict[str, list[float]] = {}
         self.spent_ms: Counter[str] = Counter()
         self._ended_s = -1.0
@@ -153,13 +154,11 @@ class Process:
             self.failed_s[name] = [-1.0] * job.failed
             self.spent_ms[name] = job.execution_ms
         with closing(sqlite3.connect(live.folder.ledger)) as ledger:
-            self.in_flight = {
-                key: (job, endpoint_id)
-                for key, job, endpoint_id in ledger.execute(
-                    "SELECT a.key, a.job, a.endpoint_id FROM attempts a JOIN runs r ON r.key = a.key"
-                    " AND r.attempts = a.attempt WHERE a.job_id IS NOT NULL AND a.ended_at IS NULL"
-                )
-            }
+            for key, job, endpoint_id, job_id in ledger.execute(
+                "SELECT a.key, a.job, a.endpoint_id, a.job_id FROM attempts a JOIN runs r ON r.key = a.key"
+                " AND r.attempts = a.attempt WHERE a.job_id IS NOT NULL AND a.ended_at IS NULL"
+            ):
+                self.in_flight[key], self._job_ids[key] = (job, endpoint_id), job_id
 
     def _turn(self) -> None:
         kill = self.plan.kill
@@ -284,7 +283,10 @@ class Process:
                 self.world.started(event.run)
                 self._may_start(event)
                 self.in_flight[event.run.key] = (event.run.job, event.destination.endpoint_id)
+                self._job_ids.pop(event.run.key, None)
                 self.at("intent")
+            case Accepted():
+                self._job_ids[event.key] = event.job_id
             case Withdrawn():
                 self.in_flight.pop(event.key, None)
             case Ended():
@@ -342,7 +344,11 @@ class Process:
         world, job = self.world, self.world.scenario.spec["jobs"][event.run.job]
         endpoint_id = event.destination.endpoint_id
         spec = world.scenario.spec["endpoints"][job["endpoint"]]
-        others = [one for key, one in self.in_flight.items() if key != event.run.key and one[1] == endpoint_id]
+        others = [
+            one
+            for key, one in self.in_flight.items()
+            if key != event.run.key and one[1] == endpoint_id and not self._is_over(key)
+        ]
         of_job = sum(one[0] == event.run.job for one in others)
         for what, there, most in (
             ("endpoint", len(others), spec.get("concurrency")),
@@ -357,6 +363,11 @@ class Process:
         if self.wished_s is not None and world.now_s > max(self.wished_s, jumped_s) + 1.0:
             world.blame("a run was started after somebody had cancelled the batch")
         self._within_budget(event.run.job, job.get("stop_when", {}))
+
+    def _is_over(self, key: str) -> bool:
+        """Whether the job of a run has ended at RunPod: then it is in nobody's way, settled or not."""
+        job = self.world.service.jobs.get(self._job_ids.get(key, ""))
+        return job is not None and self.world.now_s >= min(job.final_s, job.gone_s)
 
     def _within_budget(self, name: str, stop_when: dict[str, Any]) -> None:
         assert self.live is not None

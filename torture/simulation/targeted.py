@@ -1,6 +1,7 @@
 """Lives made by hand, for what chance comes to too seldom. Each says what it is there for."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from torture.simulation.scenario import (
@@ -140,7 +141,22 @@ def _lives() -> dict[str, Scenario]:
         "a disk that does not keep the ledger's name": quiet(
             processes=(ProcessPlan("run", disk=DiskFault("sync", 6, "EIO")), ProcessPlan("run"))
         ),
+        # What an earlier process sent is in flight from the start, whichever job looks for a place first.
+        "jobs that share few places go on": _twins(
+            quiet(
+                rows=4,
+                endpoint={"concurrency": 2},
+                processes=(ProcessPlan("run", kill=Kill(seconds=5.0)), ProcessPlan("run")),
+                **slow,
+            )
+        ),
     }
+
+
+def _twins(one: Scenario) -> Scenario:
+    """*one* with a second job that is like the first."""
+    one.spec["jobs"]["job1"] = deepcopy(one.spec["jobs"]["job0"])
+    return one
 
 
 LIVES = _lives()
