@@ -27,7 +27,7 @@ $(SDK): $(READY)
 
 $(BENCH): $(READY)
 	@echo "adding what the benchmarks compare with (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,sdk,bench]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,sdk,fast]'
 	@touch $@
 
 run: $(READY)  ## Run jobs/hello.yaml on the embedded local endpoint
