@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -40,6 +40,11 @@ class _File(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing."""
+
+    def close(self) -> None:
+        """Close it; what could not be written is given up."""
+        with suppress(OSError):
+            super().close()
 
 
 class _Echo(logging.StreamHandler[TextIO]):

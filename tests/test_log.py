@@ -96,3 +96,10 @@ def test_a_full_disk_is_no_noise_on_the_terminal(path: Path, capsys: pytest.Capt
     log.error("lost")
     assert capsys.readouterr() == ("", "")
     handler.stream = path.open("a")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_disk_that_is_full_to_the_end_is_no_bug_of_ours() -> None:
+    """What waits to be written is tried once more when the log is closed."""
+    with log_to(Path("/dev/full"), Masker()):
+        log.error("lost")

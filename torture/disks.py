@@ -194,7 +194,7 @@ def first(stand: Stand, fault: Fault) -> None:
 
 def resume(stand: Stand, fault: Fault) -> None:
     """The first is killed in the middle, and the disk fails under the next."""
-    stand.kill_at("line half written", stand.chance.randint(3, 8), stand.words())
+    stand.kill_at("line half written", stand.chance.randint(1, 3), stand.words())
     on(stand, struck(stand, fault, stand.words("--resume")))
 
 

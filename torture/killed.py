@@ -162,14 +162,15 @@ def within(kind: type, *, after: bool) -> Install:
 
 
 def torn(module: Any, function: str) -> Install:
-    """The step at which half of what *function* of *module* is to write to a descriptor is written."""
+    """The step at which half of what *function* of *module* is to write is written, and not up to a line's end."""
 
     def install(trigger: Trigger) -> None:
         original = getattr(module, function)
 
         def replaced(file: int, data: bytes) -> Any:
-            if trigger.is_last():
-                os.write(file, bytes(data)[: len(data) // 2])
+            if data and trigger.is_last():
+                half = bytes(data)[: len(data) // 2]
+                os.write(file, half.removesuffix(b"\n"))
                 die()
             return original(file, data)
 
