@@ -15,14 +15,13 @@ from typing import Self
 
 from runner import files
 from runner.database import Database, Row
-from runner.entries import Entries
+from runner.entries import Entries, Placed
 from runner.entries import Place as Place
 from runner.entries import Taken as Taken
 from runner.entries import folded as folded
 from runner.events import (
     Destination,
     Ending,
-    Event,
     FileClaim,
     Sampled,
 )
@@ -172,7 +171,7 @@ class Ledger:
 
     # Writing
 
-    def apply(self, events: Sequence[tuple[Event, Place | None]]) -> dict[str, Taken]:
+    def apply(self, events: Sequence[Placed]) -> dict[str, Taken]:
         """
         Commit *events* in one durable transaction, in their order; the place belongs to a `Settled`.
 

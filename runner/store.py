@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from runner.durable import sync_folder
+from runner.entries import Placed
 from runner.errors import RecordError
 from runner.events import Event, Reopened, Settled
 from runner.ledger import Ledger, Place, Taken
@@ -43,7 +44,7 @@ class Store:
         """
         if not events:
             return {}
-        placed: list[tuple[Event, Place | None]] = []
+        placed: list[Placed] = []
         offset = self._end
         short: list[bytes] = []
         with _said_plainly(self._results):
@@ -119,7 +120,7 @@ class Store:
         end = self._checked_end()
         with _said_plainly(self._results):
             os.fdatasync(self._file)  # the kill may have come before the sync, and the ledger must not be ahead
-        group: list[tuple[Event, Place | None]] = []
+        group: list[Placed] = []
         adopted, has_hole = 0, bool(self.ledger.noted("has_hole"))
         for line in self._lines(end):
             events = self._told(line)
@@ -194,10 +195,10 @@ class Store:
 
 def _write_each(file: int, lines: list[bytes]) -> None:
     """Write *lines*, the last of which may be long, and forget them: all short ones at once."""
-    last = lines.pop() if lines and len(lines[-1]) > LONG_BYTES else b""
-    _write_all(file, b"".join(lines))
+    last = [lines.pop()] if lines and len(lines[-1]) > LONG_BYTES else []
+    for data in filter(None, (b"".join(lines), *last)):
+        _write_all(file, data)
     lines.clear()
-    _write_all(file, last)
 
 
 def _write_all(file: int, data: bytes) -> None:

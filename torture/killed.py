@@ -168,7 +168,7 @@ def torn(module: Any, function: str) -> Install:
         original = getattr(module, function)
 
         def replaced(file: int, data: bytes) -> Any:
-            if data and trigger.is_last():
+            if trigger.is_last():
                 half = bytes(data)[: len(data) // 2]
                 os.write(file, half.removesuffix(b"\n"))
                 die()
@@ -218,11 +218,6 @@ def torn_chunks(trigger: Trigger) -> None:
 def replacing(end: str, *, after: bool) -> Install:
     """The step before or *after* a file whose name ends so takes its last name."""
     return around(Path, "replace", when=lambda path, _: path.name.endswith(end), after=after)
-
-
-def unlinking(end: str) -> Install:
-    """The step after a file whose name ends so is removed."""
-    return around(Path, "unlink", when=lambda path, *_: path.name.endswith(end), after=True)
 
 
 SUBMIT: dict[str, Install] = {
