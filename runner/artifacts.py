@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -63,7 +62,7 @@ class Artifacts:
     def clear(self) -> None:
         """Remove what an earlier process wrote aside and gave no name."""
         for left in (self._folder / FOLDER).glob(".*.part"):
-            left.unlink()
+            _remove(left)
 
     async def make(self, key: str, attempt: int, wanted: Sequence[Wanted], *, loopback: bool) -> list[FileClaim]:
         """
@@ -91,8 +90,7 @@ class Artifacts:
             await asyncio.to_thread(self._give_names, asides, claims)
         finally:
             for aside in asides:
-                with suppress(FileNotFoundError):
-                    aside.unlink()
+                _remove(aside)
         return claims
 
     async def _write_aside(self, one: Wanted, aside: Path, *, loopback: bool) -> FileClaim:
@@ -187,6 +185,13 @@ _KINDS: dict[str, Callable[[JsonValue], bytes]] = {
     "text": _of_text,
     "json": _of_json,
 }
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _trouble(path, error) from None
 
 
 def _make_folder(path: Path) -> None:
