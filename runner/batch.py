@@ -346,11 +346,21 @@ def check_newest(root: Path) -> None:
     Raises:
         UsageError: it has.
     """
-    newest = next((one for one in _folders(root) if one.ledger.exists() or one.results.exists()), None)
-    if newest is not None and not newest.ledger.exists():
+    newest = next(iter(_begun(root)), None)
+    if newest is not None:
+        _check_ledger(newest)
+
+
+def _begun(root: Path) -> list[Folder]:
+    """The batches in *root* that may have sent something, the newest start first."""
+    return [folder for folder in _folders(root) if folder.ledger.exists() or folder.results.exists()]
+
+
+def _check_ledger(folder: Folder) -> None:
+    if not folder.ledger.exists():
         raise UsageError(
-            f"{newest.ledger} is gone, and {newest.results.name} beside it is not: nobody knows which jobs batch"
-            f" {newest.id} sent",
+            f"{folder.ledger} is gone, and {folder.results.name} beside it is not: nobody knows which jobs batch"
+            f" {folder.id} sent",
             fix="restore it from a copy, or start a new batch with --fresh, which may pay again for what was sent",
         )
 
@@ -360,21 +370,25 @@ def find(name: str, outputs: Path) -> Folder:
     The batch that *name* means: a folder, a batch id, ``latest``, or the name of a job file (its latest).
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it has lost its ledger.
     """
-    path = Path(name)
+    path = Path(name).resolve()
     if (path / "ledger.sqlite").exists():
-        return Folder(path.resolve())
+        return Folder(path)
     roots = [root for root in outputs.iterdir() if root.is_dir()] if outputs.is_dir() else []
     if not _ID.fullmatch(name) and name != "latest":
         roots = [outputs / name]
-    found = [folder for root in roots for folder in newest_first(root) if folder.id == name or not _ID.fullmatch(name)]
+    found = [folder for root in roots for folder in _begun(root) if folder.id == name or not _ID.fullmatch(name)]
+    if _ID.fullmatch(path.name) and Folder(path).results.exists():
+        found.append(Folder(path))
     if not found:
         raise UsageError(
             f"no batch {name!r}: it is no batch folder, and {outputs} holds none of that name",
             fix="give a batch folder, an id, a job file's name, or 'latest'; --output-dir says where to look",
         )
-    return max(found, key=lambda folder: folder.id)
+    newest = max(found, key=lambda folder: folder.id)
+    _check_ledger(newest)
+    return newest
 
 
 def git_state(folder: Path) -> JsonObject | None:

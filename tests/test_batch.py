@@ -406,6 +406,22 @@ def test_no_batch_of_that_name_is_said_plainly(outputs: Path, name: str) -> None
         batch.find(name, outputs / "nowhere")
 
 
+@pytest.mark.parametrize("name", ["horses", "latest", "{folder.id}", "{folder.path}"])
+def test_a_batch_that_has_lost_its_ledger_is_said_plainly(outputs: Path, name: str) -> None:
+    """An older batch in its place would be shown, or gone on with, as if it were the one that is meant."""
+    (folder,) = batch.newest_first(outputs / "cats")
+    newest = folder if name == "latest" else batch.newest_first(outputs / "horses")[0]
+    newest.ledger.unlink()
+    newest.results.touch()
+    with pytest.raises(UsageError) as caught:
+        batch.find(name.format(folder=newest), outputs)
+    assert caught.value.render() == (
+        f"error: {newest.ledger} is gone, and results.jsonl beside it is not: nobody knows which jobs batch"
+        f" {newest.id} sent\n"
+        "  help: restore it from a copy, or start a new batch with --fresh, which may pay again for what was sent"
+    )
+
+
 # Files
 
 
