@@ -41,12 +41,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m torture", description=__doc__)
     parser.add_argument("--only", choices=PROGRAMS, action="append", help="this program alone; writes no document")
     parser.add_argument("--from-json", type=Path, metavar="DIR", help="read the reports NAME.json in DIR, run nothing")
+    parser.add_argument("--json", type=Path, metavar="DIR", help="keep the reports in DIR, for --from-json")
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the table is written")
     chosen = parser.parse_args()
     names = [name for name in PROGRAMS if chosen.only is None or name in chosen.only]
     began = time.monotonic()
+    if chosen.json:
+        chosen.json.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="torture-reports-") as folder:
-        at = chosen.from_json or Path(folder)
+        at = chosen.from_json or chosen.json or Path(folder)
         ends = [] if chosen.from_json else [run(name, at / f"{name}.json") for name in names]
         reports, unread = gathered(at, names)
     wrong = [*filter(None, ends), *unread]

@@ -175,7 +175,9 @@ def as_markdown(
         cells = (f"**{line[0]}**", *[""] * (len(HEAD) - 1)) if len(line) == 1 else line
         told.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     told += ["", "Nothing was lost, and nothing was paid for twice unawares." if not wrong else "**This run failed:**"]
-    return "\n".join([*told, *(["", *(f"- {text}" for text in wrong)] if wrong else [])])
+    # The rest of each was printed, and names folders that are gone.
+    first_lines = [f"- {text.partition(chr(10))[0]}" for text in wrong]
+    return "\n".join([*told, *(["", *first_lines] if wrong else [])])
 
 
 def rewritten(document: str, table: str) -> str:
