@@ -15,14 +15,16 @@ class AcceptedLog:
     """
     One JSON line per event, appended and flushed before the answer goes out. All have ``event``, ``at``, ``endpoint``.
 
-    ``accepted``: ``operation``, ``job_id``, ``input``, for every run, runsync and retry. *input* is the BLAKE2b-128 of
-    the input's canonical JSON.
+    ``accepted``: ``operation``, ``job_id``, ``input``, for every run, runsync and retry, and for every request of a
+    finalized batch, whose operation is ``batch``. *input* is the BLAKE2b-128 of the input's canonical JSON.
 
-    ``done``: ``job_id``, ``status``, for every end. A job that was purged or outlived its ttl has the status null.
+    ``done``: ``job_id``, ``status``, for every end. A job that was purged or outlived its ttl has the status null; a
+    batch's request that was dropped before it ran has CANCELLED.
 
     ``asked``: ``operation``, ``job_id``, ``status``, ``fault``, ``client``, for every request of a client, when its
-    answer is known. *status* is the HTTP status of what was carried out, null if nothing was, or if the client hung up;
-    *fault* is what went wrong with it on purpose; *client* is its User-Agent.
+    answer is known. *job_id* is the batch's where one is asked for. *status* is the HTTP status of what was carried
+    out, null if nothing was, or if the client hung up; *fault* is what went wrong with it on purpose; *client* is its
+    User-Agent.
 
     ``webhook``: ``job_id``, ``status``, for every try to tell of a job's end; *status* is what the receiver answered,
     null if it did not.

@@ -9,6 +9,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from runner.local import wire
 from runner.local.endpoint import Endpoint
+from runner.local.faults import Fault
 from runner.local.job import Job, Status
 from runner.values import JsonObject
 
@@ -17,7 +18,10 @@ WAIT_MS = range(1_000, 300_001)
 TTL_MS = range(1, 604_800_001)
 
 JOB_ID = web.RequestKey("job_id", str)
-"""Under this, a submit leaves the id of its job in the request, for whoever keeps the log."""
+"""Under this, a submit leaves the id of its job, or batch, in the request, for whoever keeps the log."""
+
+FAULT = web.RequestKey("fault", Fault)
+"""Under this, an operation that carries out its own faults finds the one of the request."""
 
 
 class Refusal(Exception):
@@ -120,10 +124,10 @@ def find(endpoint: Endpoint, job_id: str) -> Job:
     The job of this id.
 
     Raises:
-        Refusal: 404 when it is unknown here, expired or purged.
+        Refusal: 404 when it is unknown here, expired or purged; or a batch's, which the Batch API alone tells of.
     """
     job = endpoint.jobs.find(job_id)
-    if job is None:
+    if job is None or job.batch_id is not None:
         raise Refusal(404, {"detail": "job not found"})
     return job
 

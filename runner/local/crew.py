@@ -64,7 +64,7 @@ class Crew:
         return WorkerCounts(
             idle=max(0, ready - running - cold),
             initializing=initializing + cold,
-            running=running,
+            running=running + self._conditions.stalled,
             throttled=self._conditions.throttled,
             unhealthy=unhealthy + self._conditions.unhealthy,
         )

@@ -2,13 +2,14 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from runner.clock import Clock
 from runner.local import wire
 from runner.local.accepted import AcceptedLog
+from runner.local.batches import Batch, Batches
 from runner.local.crew import Crew
-from runner.local.faults import Conditions
+from runner.local.faults import FINE, Conditions
 from runner.local.job import Job
 from runner.local.jobs import Jobs
 from runner.local.waiting import Waiting
@@ -40,6 +41,9 @@ class Endpoint:
     ) -> None:
         self.name = name
         self.jobs = Jobs(retention_s=retention_s, sync_retention_s=sync_retention_s, on_change=self._changed)
+        self.batches = Batches(self.jobs, retention_s=retention_s, on_accept=self._committed)
+        self.conditions = FINE
+        self.seed = 0
         self._waiting = Waiting()
         self.crew = Crew(
             self.jobs,
@@ -60,8 +64,10 @@ class Endpoint:
         """Whether it is `close`d."""
         return self._waiting.closing
 
-    def set_conditions(self, conditions: Conditions) -> None:
-        """Have these conditions from now on."""
+    def set_conditions(self, conditions: Conditions, *, seed: int = 0) -> None:
+        """Have these conditions from now on, with this *seed* for what is drawn."""
+        self.conditions, self.seed = conditions, seed
+        self.batches.delay_s = conditions.batch_delay_s
         self.crew.set_conditions(conditions)
         self.jobs.times_out = conditions.times_out
 
@@ -105,6 +111,44 @@ class Endpoint:
             self._log.accepted(self.name, "retry", job.id, wire.parse(job.input))
         return True
 
+    def age_s(self, one: str) -> float | None:
+        """How long ago the job of this id was queued, or the batch made; None if there is neither."""
+        job, batch = self.jobs.find(one), self.batches.find(one)
+        if job is not None:
+            return self._clock.monotonic() - job.queued_at
+        return None if batch is None else self._clock.now() - batch.created_at
+
+    # The Batch API: what needs the clock.
+
+    def batch_job(self, asked: wire.Submission) -> Job:
+        """
+        A job to be, for a batch. Its webhook will not be told.
+
+        Raises:
+            BadBody: the input is nested too deeply to be written again.
+        """
+        s3_config = None if asked.s3_config is None else wire.encode(asked.s3_config)
+        now = self._clock.monotonic()
+        return Job(f"req_{uuid.uuid4().hex}", wire.encode(asked.input), asked.policy, False, now, s3_config=s3_config)
+
+    def create_batch(self, jobs: Sequence[Job]) -> Batch:
+        """Have a new draft; raises `NotAllowed`."""
+        return self.batches.create(f"batch_{uuid.uuid4().hex}", self._clock.now(), jobs)
+
+    def finalize_batch(self, batch: Batch, *, fails: bool) -> None:
+        """Commit a draft; raises `NotAllowed`."""
+        self.batches.finalize(batch, self._clock.monotonic(), fails=fails)
+        self._set_timer()
+
+    def cancel_batch(self, batch: Batch) -> None:
+        """Drop what is queued of a batch."""
+        self.batches.cancel(batch, self._clock.monotonic())
+        self._set_timer()
+
+    def _committed(self, job: Job) -> None:
+        if self._log is not None:
+            self._log.accepted(self.name, "batch", job.id, wire.parse(job.input))
+
     async def until(self, job: Job, satisfied: Callable[[], bool], wait_s: float) -> None:
         """Hold until *satisfied*, until *wait_s* passed, the job is forgotten, or the endpoint closes."""
         deadline = asyncio.get_running_loop().time() + wait_s
@@ -129,10 +173,12 @@ class Endpoint:
         self.crew.follow(job)
         if known and not job.status.is_final and job.worker_id is None:
             self._waiting.arrived()
+        if job.batch_id is not None:
+            self.batches.follow(job, self._clock.monotonic(), self._clock.now())
         self._set_timer()
 
     def _set_timer(self) -> None:
-        ats = (self.jobs.next_deadline(), self.crew.next_deadline())
+        ats = (self.jobs.next_deadline(), self.crew.next_deadline(), self.batches.next_deadline())
         at = min((one for one in ats if one is not None), default=None)
         if at == self._timer_at or self.closing:
             return
@@ -152,4 +198,5 @@ class Endpoint:
         for stop in self.jobs.expire(now):
             self.crew.order(stop)
         self.crew.expire(now)
+        self.batches.expire(now)
         self._set_timer()

@@ -10,7 +10,9 @@ Read faults as people write them, on the command line and in a header:
     429=5%,retry_after=2s     in seconds; retry_at=2s: as a date
     slow,over=5s              every answer
     unknown_status=1%,shown=RUNNING
-    cold_start=20s  throttled=2  unhealthy=1  times_out
+    cold_start=20s  throttled=2  unhealthy=1  stalled=1  times_out
+    batch-append:reset_after=1  batch-requests:shifted_page=10%  batch_fails=1
+    batch_delay=20s  batch_ids=off  batch_order=failures_first  batch_extra
 """
 
 import contextlib
@@ -19,7 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from runner.errors import UsageError
-from runner.local.faults import ALWAYS, OPERATIONS, Conditions, Fault, Faults, Kind, Often, operations
+from runner.local.faults import ALWAYS, OPERATIONS, Conditions, Fault, Faults, Kind, Often, Order, operations
 from runner.units import duration_s
 
 HEADER = "X-Runner-Fault"
@@ -130,9 +132,26 @@ def _flag(text: str, value: str) -> bool:
     return True
 
 
+def _switch(text: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise UsageError(f"'{text}' is no fault: '{value}' is neither on nor off", fix="write on or off")
+    return value == "on"
+
+
+def _order(text: str, value: str) -> Order:
+    if value not in list(Order):
+        raise UsageError(f"'{text}' is no fault: '{value}' is no order", fix=f"choose one of {', '.join(Order)}")
+    return Order(value)
+
+
 _CONDITIONS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "cold_start": ("cold_start_s", lambda text, value: _seconds(text, value, "write cold_start=20s")),
     "throttled": ("throttled", _count),
     "unhealthy": ("unhealthy", _count),
+    "stalled": ("stalled", _count),
     "times_out": ("times_out", _flag),
+    "batch_delay": ("batch_delay_s", lambda text, value: _seconds(text, value, "write batch_delay=20s")),
+    "batch_ids": ("batch_ids", _switch),
+    "batch_order": ("batch_order", _order),
+    "batch_extra": ("batch_extra", _flag),
 }

@@ -45,18 +45,29 @@ class Kind(StrEnum):
     """The last chunk of the answer comes twice."""
     LOST_CHUNK = "lost_chunk"
     """The last chunk of the answer never comes."""
+    SHIFTED_PAGE = "shifted_page"
+    """A page of a batch's requests begins one later than it says, as if one before it had gone elsewhere."""
+    BATCH_FAILS = "batch_fails"
+    """The batch that is finalized is FAILED when half of its requests, rounded down, have ended."""
 
 
 SUBMITS = ("run", "runsync")
 LOOKS = ("status", "status-sync", "stream")
-OPERATIONS = (*SUBMITS, *LOOKS, "cancel", "retry", "purge-queue", "health")
+BATCH_LOOKS = ("batch-status", "batch-requests")
+BATCH_CHANGES = ("batch-update", "batch-append", "batch-remove", "batch-finalize", "batch-cancel")
+BATCHES = ("batch-create", "batch-list", *BATCH_LOOKS, *BATCH_CHANGES)
+"""The Batch API's, several of which share a path: POST /batch creates, GET /batch lists, and so on."""
+
+OPERATIONS = (*SUBMITS, *LOOKS, "cancel", "retry", "purge-queue", "health", *BATCHES)
 
 _LIMITED_TO = {
     Kind.PAUSED: SUBMITS,
-    Kind.NOT_FOUND: (*LOOKS, "cancel", "retry"),
-    Kind.UNKNOWN_STATUS: ("runsync", *LOOKS),
+    Kind.NOT_FOUND: (*LOOKS, "cancel", "retry", *BATCH_LOOKS, *BATCH_CHANGES),
+    Kind.UNKNOWN_STATUS: ("runsync", *LOOKS, "batch-status"),
     Kind.DUPLICATE_CHUNK: ("stream",),
     Kind.LOST_CHUNK: ("stream",),
+    Kind.SHIFTED_PAGE: ("batch-requests",),
+    Kind.BATCH_FAILS: ("batch-finalize",),
 }
 
 
@@ -111,20 +122,43 @@ class Fault:
         return operation in operations(self.kind) and self.operation in (None, operation)
 
 
+class Order(StrEnum):
+    """In which order the requests of a batch are paged. All but the first two shift pages while requests end."""
+
+    INPUTS = "inputs"
+    """As they were appended."""
+    SHUFFLED = "shuffled"
+    FAILURES_FIRST = "failures_first"
+    """As the console has it: failed ones, then completed ones, then the rest: what was on a page comes again."""
+    NEWEST_FIRST = "newest_first"
+    """The last that ended comes first, then the rest: what was on a page comes again on the next."""
+    UNFINISHED_FIRST = "unfinished_first"
+    """What has not ended comes first: who pages on meanwhile never sees some that ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """
     What is wrong with the endpoint itself, not with single requests.
 
     Every worker is *cold* for *cold_start_s* after it first asks for a job: it gets none, and is shown initializing.
-    *throttled* and *unhealthy* are workers that /health shows besides those that are there. *times_out*: a passed
-    executionTimeout ends a job TIMED_OUT, as RunPod's docs say, instead of FAILED, as users see it.
+    *throttled*, *unhealthy* and *stalled* are workers that /health shows besides those that are there; stalled ones are
+    shown running, and take nothing. *times_out*: a passed executionTimeout ends a job TIMED_OUT, as RunPod's docs say,
+    instead of FAILED, as users see it.
+
+    Of the Batch API: a finalized batch waits for *batch_delay_s* before it starts; *batch_ids*: appending answers the
+    ids of the requests; *batch_order* is that of the pages; *batch_extra*: answers have fields that nobody knows.
     """
 
     cold_start_s: float = 0.0
     throttled: int = 0
     unhealthy: int = 0
+    stalled: int = 0
     times_out: bool = False
+    batch_delay_s: float = 0.0
+    batch_ids: bool = True
+    batch_order: Order = Order.INPUTS
+    batch_extra: bool = False
 
 
 FINE = Conditions()

@@ -10,7 +10,7 @@ from runner.clock import Clock
 from runner.errors import UsageError
 from runner.local import fault_text, spoil, wire
 from runner.local.accepted import AcceptedLog
-from runner.local.answers import JOB_ID, Refusal, Route, bad_request
+from runner.local.answers import FAULT, JOB_ID, Refusal, Route, bad_request
 from runner.local.endpoint import Endpoint
 from runner.local.faults import ALWAYS, Draws, Fault, Faults
 from runner.local.limits import Meter, RateLimits
@@ -42,7 +42,7 @@ class Gate:
         """Have *faults* from now on, drawn from the beginning; times go on counting from the server's start."""
         self._faults = faults
         self._draws = Draws(self.endpoint.name, faults.faults, faults.seed)
-        self.endpoint.set_conditions(faults.conditions)
+        self.endpoint.set_conditions(faults.conditions, seed=faults.seed)
 
     async def carry(
         self, operation: str, route: Route, request: web.BaseRequest, arguments: Sequence[str]
@@ -56,6 +56,8 @@ class Gate:
                 instead = None if fault is None else spoil.instead(fault, request, self._clock.now())
                 if instead is not None:
                     return instead
+                if fault is not None:
+                    request[FAULT] = fault
                 carried = await _carried(self.endpoint, route, request, arguments)
         except Refusal as refusal:
             carried = refusal.answer()
@@ -104,8 +106,7 @@ class Gate:
         if not self._faults.faults:
             return None
         now = self._clock.monotonic()
-        job = self.endpoint.jobs.find(arguments[0]) if arguments else None
-        job_age_s = None if job is None else now - job.queued_at
+        job_age_s = self.endpoint.age_s(arguments[0]) if arguments else None
         return self._draws.draw(operation, age_s=now - self._opened_at, job_age_s=job_age_s)
 
 

@@ -36,8 +36,8 @@ class Job:
 
     *output* is a progress report while the job is in progress. *delay_ms* is None until a worker took the job,
     *execution_ms* until it ended; both are of the last attempt. *webhook* is the URL that hears of the end;
-    *s3_config* goes to the worker, and to nobody else. *expires_at* is when an unfinished job is removed, wherever it
-    stands.
+    *s3_config* goes to the worker, and to nobody else; *batch_id* is the batch that it is a request of. *expires_at* is
+    when an unfinished job is removed, wherever it stands.
     """
 
     id: str
@@ -47,6 +47,7 @@ class Job:
     queued_at: float
     webhook: str | None = None
     s3_config: bytes | None = None
+    batch_id: str | None = None
     status: Status = Status.IN_QUEUE
     taken_at: float | None = None
     delay_ms: int | None = None

@@ -73,6 +73,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._queue: OrderedDict[str, Job] = OrderedDict()
         self._low_queue: OrderedDict[str, Job] = OrderedDict()
+        self._batch_queue: OrderedDict[str, Job] = OrderedDict()
         self._taken: dict[str, dict[str, Job]] = {}
         self._deadlines = Deadlines()
         self._in_progress = self._completed = self._failed = self._retried = 0
@@ -82,13 +83,13 @@ class Jobs:
         return self._jobs.get(job_id)
 
     def counts(self) -> Counts:
-        """The counters, as of now."""
+        """The counters, as of now; requests of batches, which RunPod keeps apart, are not in them."""
         queued = len(self._queue) + len(self._low_queue)
         return Counts(self._completed, self._failed, self._retried, queued, self._in_progress)
 
     def is_queued(self) -> bool:
         """Whether any job waits for a worker."""
-        return bool(self._queue or self._low_queue)
+        return bool(self._queue or self._low_queue or self._batch_queue)
 
     def busy_workers(self) -> int:
         """How many workers hold at least one job."""
@@ -145,7 +146,7 @@ class Jobs:
             self._deadlines.set(job_id, self._unfinished_until(job))
 
     def purge(self) -> int:
-        """Forget every queued job; how many there were."""
+        """Forget every queued job but those of batches; how many there were."""
         queued = [*self._queue.values(), *self._low_queue.values()]
         for job in queued:
             self._forget(job)
@@ -167,8 +168,8 @@ class Jobs:
     # What workers do. Each says whether it counted: a job that ended, or went to another worker, is out of reach.
 
     def take(self, worker_id: str, now: float) -> Job | None:
-        """Hand the oldest job to the worker, low priority after the rest; None if none is queued."""
-        queue = self._queue or self._low_queue
+        """Hand the oldest job to the worker, low priority after the rest, batches last; None if none is queued."""
+        queue = self._queue or self._low_queue or self._batch_queue
         if not queue:
             return None
         job = queue.popitem(last=False)[1]
@@ -177,7 +178,7 @@ class Jobs:
         job.taken_at = now
         job.delay_ms = max(0, int((now - job.queued_at) * 1000))
         self._taken.setdefault(worker_id, {})[job.id] = job
-        self._in_progress += 1
+        self._in_progress += job.batch_id is None
         self._deadlines.set(job.id, self._unfinished_until(job))
         self._on_change(job)
         return job
@@ -235,7 +236,7 @@ class Jobs:
         self._release(job)
         job.reset()
         job.retries += 1
-        self._retried += 1
+        self._retried += job.batch_id is None
         self._requeue(job, first=True)
 
     def expire(self, now: float) -> list[Stop]:
@@ -269,23 +270,28 @@ class Jobs:
         return Stop(job.worker_id, job.id)
 
     def _requeue(self, job: Job, *, first: bool = False) -> None:
-        queue = self._low_queue if job.policy.low_priority else self._queue
+        queue = self._queue_of(job)
         queue[job.id] = job
         if first:
             queue.move_to_end(job.id, last=False)
         self._deadlines.set(job.id, self._unfinished_until(job))
         self._on_change(job)
 
+    def _queue_of(self, job: Job) -> OrderedDict[str, Job]:
+        if job.batch_id is not None:
+            return self._batch_queue
+        return self._low_queue if job.policy.low_priority else self._queue
+
     def _release(self, job: Job) -> None:
         """Take the job out of the queue, or out of its worker's hands."""
         if job.status is Status.IN_QUEUE:
-            (self._low_queue if job.policy.low_priority else self._queue).pop(job.id)
+            self._queue_of(job).pop(job.id)
         elif job.status is Status.IN_PROGRESS and job.worker_id is not None:
             held = self._taken[job.worker_id]
             del held[job.id]
             if not held:
                 del self._taken[job.worker_id]
-            self._in_progress -= 1
+            self._in_progress -= job.batch_id is None
 
     def _finish(self, job: Job, status: Status, now: float) -> None:
         self._release(job)
@@ -295,8 +301,9 @@ class Jobs:
             job.execution_ms = math.ceil((now - job.taken_at) * 1000)
         if status is Status.CANCELLED:
             job.output = None
-        self._completed += status is Status.COMPLETED
-        self._failed += status in (Status.FAILED, Status.TIMED_OUT)
+        if job.batch_id is None:
+            self._completed += status is Status.COMPLETED
+            self._failed += status in (Status.FAILED, Status.TIMED_OUT)
         self._deadlines.set(job.id, now + self._retention_s[job.is_sync])
         self._on_change(job)
 

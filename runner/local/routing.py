@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from runner.local import client_api, wire, worker_api
+from runner.local import batch_api, client_api, wire, worker_api
 from runner.local.answers import Refusal, Route, bad_request
 from runner.local.gate import Gate
 
@@ -49,8 +49,12 @@ class Routing:
         gate = self._gates.get(segments[2]) if len(segments) > 3 and segments[1] == "v2" else None
         if gate is None:
             raise Refusal(404, {"detail": "endpoint not found"})
-        route = worker_route or client_api.ROUTES.get(operation)
         arguments = segments[4:]
+        if operation == "batch":
+            operation, arguments = batch_api.operation(request.method, arguments)
+            route: Route | None = batch_api.ROUTES[operation]
+        else:
+            route = worker_route or client_api.ROUTES.get(operation)
         if route is None or len(arguments) != route.arguments:
             raise Refusal(404, {"detail": "operation not found"})
         if gate.endpoint.closing and worker_route is None:

@@ -72,15 +72,24 @@ def submission(body: bytes) -> Submission:
     What the body of /run or /runsync asks for. Unknown keys are ignored, as RunPod does.
 
     Raises:
+        BadBody: it is not JSON, or as `asked`.
+    """
+    return asked(parse(body))
+
+
+def asked(value: JsonValue) -> Submission:
+    """
+    What this value, a body or a batch's request, asks for.
+
+    Raises:
         BadBody: no JSON object, no ``input`` key, or a policy, webhook or s3Config of the wrong types.
     """
-    value = parse(body)
     if not isinstance(value, dict):
         raise BadBody("bad request: body: must be a JSON object")
     if "input" not in value:
         raise BadBody("bad request: body: 'input' is required")
     webhook = value.get("webhook")
-    if webhook is not None and not (isinstance(webhook, str) and _is_unicode(webhook)):
+    if webhook is not None and not (isinstance(webhook, str) and is_unicode(webhook)):
         raise BadBody("bad request: body: 'webhook' must be a URL")
     s3_config = value.get("s3Config")
     if s3_config is not None and not isinstance(s3_config, dict):
@@ -88,7 +97,7 @@ def submission(body: bytes) -> Submission:
     return Submission(value["input"], _policy(value.get("policy")), webhook or None, s3_config)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Whether *text* can be written again: JSON can name half a character."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 

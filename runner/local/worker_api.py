@@ -54,6 +54,8 @@ def _offer(job: Job) -> bytes:
         offer["webhook"] = job.webhook
     if job.s3_config is not None:
         offer["s3Config"] = wire.fragment(job.s3_config)
+    if job.batch_id is not None:
+        offer["batchId"] = job.batch_id
     return wire.encode(offer)
 
 

@@ -24,6 +24,13 @@ def whole_job(job: Job) -> Any:
     return job
 
 
+def batched(job: Job) -> Any:
+    """Returns its input and the batch that it is of; or fails, as its input says."""
+    if job["input"] == "fail":
+        raise ValueError("no good")
+    return {"input": job["input"], "batch": job["batchId"]}
+
+
 def gate(job: Job) -> Any:
     """Returns when the file that its input names exists."""
     while not Path(job["input"]).exists():

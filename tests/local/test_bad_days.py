@@ -260,12 +260,12 @@ async def test_the_server_ends_at_once_while_workers_are_cold() -> None:
     assert time.monotonic() - started < 5
 
 
-async def test_throttled_and_unhealthy_workers_are_shown() -> None:
-    """What a client sees while the host is full, or containers crash."""
-    async with serving(None, faults=day("throttled=2", "unhealthy=1")) as client:
+async def test_throttled_unhealthy_and_stalled_workers_are_shown() -> None:
+    """What a client sees while the host is full, or containers crash or hang."""
+    async with serving(None, faults=day("throttled=2", "unhealthy=1", "stalled=3")) as client:
         workers = await client.health("workers")
         assert workers == {
-            "idle": 0, "initializing": 0, "ready": 0, "running": 0, "throttled": 2, "unhealthy": 1
+            "idle": 0, "initializing": 0, "ready": 0, "running": 3, "throttled": 2, "unhealthy": 1
         }  # fmt: skip
 
 

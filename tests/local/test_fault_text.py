@@ -28,10 +28,10 @@ def test_a_fault_is_read_as_people_write_it(text: str, fault: Fault) -> None:
 
 def test_a_bad_day_is_faults_in_order_and_conditions() -> None:
     """The first of several that are due happens, so the order counts."""
-    texts = ["502=1%", "cold_start=20s", "throttled=2", "429", "unhealthy=1", "times_out"]
+    texts = ["502=1%", "cold_start=20s", "throttled=2", "429", "unhealthy=1", "stalled=3", "times_out"]
     assert fault_text.faults(texts, seed=7, by_header=True) == Faults(
         (Fault(Kind.BAD_GATEWAY, Often(chance=0.01)), Fault(Kind.TOO_MANY)),
-        Conditions(cold_start_s=20.0, throttled=2, unhealthy=1, times_out=True),
+        Conditions(cold_start_s=20.0, throttled=2, unhealthy=1, stalled=3, times_out=True),
         seed=7,
         by_header=True,
     )
@@ -58,6 +58,14 @@ HOW_OFTEN = "write 5%, a count such as 3 or 20/200, or a duration such as 8s"
         ("cold_start", "'': a duration needs a number and a unit: 500ms, 90s, 5m, 2h or 1d", "write cold_start=20s"),
         ("throttled=x", "'x' is no number of workers", "write a count such as 2"),
         ("times_out=1", "it takes no value", "write times_out"),
+        ("batch_ids=no", "'no' is neither on nor off", "write on or off"),
+        (
+            "batch_order=best",
+            "'best' is no order",
+            "choose one of inputs, shuffled, failures_first, newest_first, unfinished_first",
+        ),
+        ("batch_extra=1", "it takes no value", "write batch_extra"),
+        ("run:batch_fails", "run: batch_fails can't happen to it", "choose one of batch-finalize"),
     ],
 )
 def test_what_is_no_fault_says_what_to_write(text: str, message: str, fix: str | None) -> None:
@@ -75,6 +83,7 @@ def test_an_unknown_kind_names_all_there_are(text: str) -> None:
         fault_text.fault(text)
     assert caught.value.fix == (
         "choose one of 429, 500, 502, 503, 504, paused, not_found, reset_before, 500_after, 502_after, 503_after, "
-        "504_after, reset_after, slow, cut, wrong_type, html, unknown_status, duplicate_chunk, lost_chunk, cold_start, "
-        "throttled, unhealthy, times_out"
+        "504_after, reset_after, slow, cut, wrong_type, html, unknown_status, duplicate_chunk, lost_chunk, "
+        "shifted_page, batch_fails, cold_start, throttled, unhealthy, stalled, times_out, batch_delay, batch_ids, "
+        "batch_order, batch_extra"
     )

@@ -107,6 +107,23 @@ class Target:
             self.ask("POST", f"job-done/w1/{job_id}?x", self.worker_key, result)
         return job_id
 
+    def batch(self, state: str) -> str:
+        """A new batch of one request in this state of jobs; IN_QUEUE: a draft."""
+        for one in json.loads(self.ask("GET", "batch", TOKEN)[1])["batches"]:
+            if one["status"] == "DRAFT":  # so many can be active, no more
+                self.ask("POST", f"batch/{one['id']}/cancel", TOKEN)
+        while (made := self.ask("POST", "batch", TOKEN, b'[{"input": 1}]'))[0] == 429:
+            for worker in ("w1", "w2"):  # what they hold, they say they don't: it comes again, or has failed
+                status, body = self.ask("GET", f"job-take/{worker}?job_in_progress=0", self.worker_key)
+                if status == 200:
+                    self.ask("POST", f"job-done/{worker}/{json.loads(body)['id']}?x", self.worker_key, b"{}")
+        batch_id: str = json.loads(made[1])["id"]
+        if state != "IN_QUEUE":
+            self.ask("POST", f"batch/{batch_id}/finalize", TOKEN)
+        if state == "CANCELLED":
+            self.ask("POST", f"batch/{batch_id}/cancel", TOKEN)
+        return batch_id
+
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
@@ -126,6 +143,11 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 JOB = "(a-job)"
 """Stands for the id of a job that is there: ids are not known before the server runs."""
+
+BATCH = "(a-batch)"
+"""The same for a batch."""
+
+BATCH_PATHS = ["batch", *(f"batch/{BATCH}{tail}" for tail in ("", "/requests", "/requests/x", "/finalize", "/cancel"))]
 
 STATES = ["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED"]
 """What such a job may be."""
@@ -155,6 +177,9 @@ def paths(draw: st.DrawFn) -> tuple[str, bool]:
     """A path, and whether it is meant for workers; mostly of an operation that there is."""
     if draw(seldom):
         return "/" + "/".join(draw(st.lists(segments, max_size=7))), draw(st.booleans())
+    if draw(st.sampled_from([True, False, False, False])):
+        path = draw(st.sampled_from(BATCH_PATHS))
+        return f"/v2/ep/{path.replace(BATCH, draw(words)) if draw(seldom) else path}", False
     routes = {**client_api.ROUTES, **worker_api.ROUTES}
     operation = draw(st.sampled_from(sorted(routes)))
     worker = operation in worker_api.ROUTES
@@ -175,6 +200,7 @@ READ = {
     "job-take-batch": ["batch_size", "job_in_progress"],
     "job-done": ["isStream"],
     "ping": ["job_id", "status", "check", "reason"],
+    "batch": ["offset", "limit"],
 }
 """The words of a query that operations look at."""
 
@@ -211,6 +237,10 @@ submits = st.fixed_dictionaries(
         "x": values | st.just(float("nan")),
     },
 )
+lists = st.lists(submits | values, max_size=3)
+batches = st.one_of(
+    lists, st.fixed_dictionaries({}, optional={"requests": lists | values, "name": values, "displayName": texts})
+)
 results = st.fixed_dictionaries(
     {},
     optional={"output": values, "error": values, "status": st.sampled_from(["IN_PROGRESS", "x", 1]), "stopPod": values},
@@ -222,7 +252,7 @@ def bodies(draw: st.DrawFn, operation: str) -> bytes:
     """A body: what the operation takes, in every shape; broken off, or of anything at all."""
     if draw(seldom):
         return draw(st.one_of(st.just(b""), st.binary(max_size=60)))
-    fitting = submits if operation in client_api.ROUTES else results
+    fitting = batches if operation == "batch" else submits if operation in client_api.ROUTES else results
     text = json.dumps(draw(st.one_of(fitting, fitting, fitting, values)), ensure_ascii=draw(st.booleans()))
     data = text.encode(errors="surrogatepass")
     return data[: draw(st.integers(0, len(data)))] if draw(seldom) else data
@@ -243,6 +273,7 @@ class Request:
         """Its bytes."""
         real = {CLIENT_KEY: f"Bearer {TOKEN}", WORKER_KEY: target.worker_key}
         path = self.path.replace(JOB, target.job(self.job)) if JOB in self.path else self.path
+        path = path.replace(BATCH, target.batch(self.job)) if BATCH in path else path
         lines = [f"{self.method} {path} HTTP/1.1", "Host: x"]
         if self.key is not None:
             lines.append(f"Authorization: {real.get(self.key, self.key)}")
@@ -277,6 +308,8 @@ def requests(draw: st.DrawFn) -> Request:
     routes = {**client_api.ROUTES, **worker_api.ROUTES}
     operation = path.split("/")[3] if path.count("/") > 2 else ""
     fitting = sorted(routes[operation].methods) if operation in routes else ["GET"]
+    if operation == "batch":
+        fitting = ["GET", "POST", "POST", "PUT", "DELETE"]
     return Request(
         draw(st.sampled_from(fitting * 20 + ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD", "get", "X"])),
         _line(path + draw(queries(operation))),
@@ -304,7 +337,7 @@ def test_whatever_is_asked_has_an_answer_of_runpod_s_kind(target: Target, reques
     if found is None:
         return
     status, kind, body = found
-    assert status in ANSWERS | ({409} if asks_for_fault else set())
+    assert status in ANSWERS | ({409} if asks_for_fault or "/batch" in request.path else set())
     if request.method == "HEAD" or asks_for_fault or status == 204:
         return
     if kind.startswith("text/plain"):  # aiohttp's own: it is no HTTP, so no operation saw it
