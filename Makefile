@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 SDK := $(VENV)/.sdk-ready
 BENCH := $(VENV)/.bench-ready
 
-.PHONY: help run test check schema format clean bench bench-local torture torture-simulation torture-kills \
+.PHONY: help run test check schema screenshots cron format clean bench bench-local torture torture-simulation torture-kills \
 	torture-prefixes torture-disks torture-interrupts torture-local torture-mutations
 
 help:  ## Print this help
@@ -21,8 +21,8 @@ $(READY): pyproject.toml
 	@touch $@
 
 $(SDK): $(READY)
-	@echo "adding RunPod's own SDK, for the tests (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,sdk]'
+	@echo "adding RunPod's own SDK and what reads tables, for the tests (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,sdk,frames]'
 	@touch $@
 
 $(BENCH): $(READY)
@@ -73,9 +73,19 @@ check: $(READY)  ## Check format, lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-schema: $(READY)  ## Rewrite schemas/job.schema.json from the models
+schema: $(READY)  ## Rewrite schemas/job.schema.json and docs/job-file.md from the models
 	@$(BIN)/runner schema > schemas/.job.schema.json.tmp
 	@mv schemas/.job.schema.json.tmp schemas/job.schema.json
+	@$(BIN)/python -m runner.reference > docs/.job-file.md.tmp
+	@mv docs/.job-file.md.tmp docs/job-file.md
+	@$(BIN)/python -m runner.exit_codes > docs/.exit-codes.md.tmp
+	@mv docs/.exit-codes.md.tmp docs/exit-codes.md
+
+screenshots: $(READY)  ## Take pictures of the report and of watch, into docs/screenshots: needs Chromium
+	@$(BIN)/python tests/screenshots.py $(ARGS)
+
+cron: $(READY)  ## Let Debian's cron start a good and a bad batch, and read its mail: as root, in a container
+	@$(BIN)/python tests/under_cron.py
 
 format: $(READY)  ## Rewrite the code in the project's format
 	@$(BIN)/ruff format .

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runner.plain import plain
+from runner.records import record
 from runner.states import is_final_status
 from runner.values import MISSING, JsonObject, JsonValue, Missing, dump, parse
 
@@ -21,7 +22,7 @@ _CLASS = re.compile(r"<class '([^']+)'>")
 _GENERATOR_ERROR = re.compile(r"handler: (?P<message>.*?) ?\ntraceback: ?(?P<traceback>.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RemoteJob:
     """
     What RunPod said of one job at one moment.

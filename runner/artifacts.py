@@ -6,49 +6,59 @@ leaves a file without a name, or a name that the same run may take again.
 """
 
 import asyncio
-import base64
-import binascii
 import errno
 import hashlib
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
+from runner.artifact_paths import ASIDE
+from runner.content_types import extension
+from runner.decoding import ArtifactError, content, declared
 from runner.durable import sync_folder
 from runner.errors import RecordError
 from runner.events import Claimed, FileClaim
 from runner.fetch import Fetcher, FetchError
 from runner.ledger import folded
+from runner.originals import Original
 from runner.record import Recorder
 from runner.scalars import found
-from runner.units import size
-from runner.values import JsonValue, dump
+from runner.spec import MOST_ARTIFACT_BYTES
+from runner.units import duration, size
+from runner.values import JsonValue
 
-MOST_BYTES = 256 * 1024 * 1024
+__all__ = ["ArtifactError", "Artifacts", "Wanted"]
+
+MOST_BYTES = MOST_ARTIFACT_BYTES
 """The largest file that is made: no answer is larger, and no download may be."""
+
+MOST_BYTES_OF_A_RUN = 4 * 1024 * 1024 * 1024
+"""What the files of one run may come to: a list of URLs, or all of the output for each item, must not fill the disk."""
+
+DOWNLOADS_S = 3600.0
+"""How long all downloads of one run may take together: a list of slow URLs must not keep a lane for days."""
 
 FOLDER = "artifacts"
 
-_DATA_URI = re.compile(r"data:([^,]*?)(;base64)?,", re.IGNORECASE)
-_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
-_SPACES = str.maketrans("", "", " \t\r\n")
 _OF_THE_PATH = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ})
-
-
-class ArtifactError(Exception):
-    """Raised when an artifact can't be made of what a run gave; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An artifact to make: its *path* below the folder for artifacts, its *kind* in the job file, and of what."""
+    """
+    An artifact to make: its *path* below the folder for artifacts, its *kind* in the job file, and of what.
+
+    *by_type*, unless it is None, gives the path for the type that the content turns out to have, in place of *path*.
+    *most_bytes* None is `MOST_BYTES`. *of* is what a message begins with: which item of a list it is made of.
+    """
 
     path: str
     kind: str
     value: JsonValue
+    by_type: Callable[[str], str] | None = None
+    most_bytes: int | None = None
+    of: str = ""
 
 
 class Artifacts:
@@ -61,7 +71,7 @@ class Artifacts:
 
     def clear(self) -> None:
         """Remove what an earlier process wrote aside and gave no name."""
-        for left in (self._folder / FOLDER).glob(".*.part"):
+        for left in (self._folder / FOLDER).glob(ASIDE):
             _remove(left)
 
     async def make(self, key: str, attempt: int, wanted: Sequence[Wanted], *, loopback: bool) -> list[FileClaim]:
@@ -72,59 +82,81 @@ class Artifacts:
 
         Raises:
             ArtifactError: one can't be made, or another run has its name.
+            RenderError: there is no path for the type of a content.
             RecordError: the batch folder can't be written.
         """
+        if not wanted:
+            return []
         asides = [self._folder / FOLDER / f".{key}.{number}.part" for number in range(len(wanted))]
         try:
-            claims = [
-                await self._write_aside(one, aside, loopback=loopback)
-                for one, aside in zip(wanted, asides, strict=True)
-            ]
-            names = [folded(claim.path) for claim in claims]
-            for number, name in enumerate(names):
-                if name in names[:number]:
-                    raise ArtifactError(f"two artifacts of this run would have the path {found(claims[number].path)}")
+            claims: list[FileClaim] = []
+            left_bytes, until = MOST_BYTES_OF_A_RUN, asyncio.get_running_loop().time() + DOWNLOADS_S
+            for one, aside in zip(wanted, asides, strict=True):
+                claims.append(await self._write_aside(one, aside, until, loopback=loopback))
+                left_bytes -= claims[-1].size_bytes
+                if left_bytes < 0:
+                    raise ArtifactError(f"the artifacts of this run come to more than {size(MOST_BYTES_OF_A_RUN)}")
+            _check_names(claims)
             taken = await self._recorder.claim(Claimed(key, attempt, tuple(claims)))
             if taken is not None:
-                raise ArtifactError(f"{taken.path} is an artifact of run {taken.index} of job '{taken.job}' already")
+                whose = "a reused run" if taken.job is None else f"run {taken.index} of job '{taken.job}'"
+                raise ArtifactError(f"{taken.path} is an artifact of {whose} already")
             await asyncio.to_thread(self._give_names, asides, claims)
         finally:
             for aside in asides:
                 _remove(aside)
         return claims
 
-    async def _write_aside(self, one: Wanted, aside: Path, *, loopback: bool) -> FileClaim:
+    async def _write_aside(self, one: Wanted, aside: Path, until: float, *, loopback: bool) -> FileClaim:
+        most_bytes, path = MOST_BYTES if one.most_bytes is None else one.most_bytes, one.path
         try:
             await asyncio.to_thread(_make_folder, aside.parent)
             aside.unlink(missing_ok=True)
-            if one.kind == "url":
-                await self._fetch(one.value, aside, loopback=loopback)
+            if isinstance(one.value, Original):
+                media_type, (sha256, size_bytes) = None, await asyncio.to_thread(one.value.copy, aside)
+            elif one.kind == "url":
+                media_type = await self._fetch(one.value, aside, most_bytes, until, loopback=loopback)
                 sha256, size_bytes = await asyncio.to_thread(_digest, aside)
             else:
-                sha256, size_bytes = await asyncio.to_thread(_write, aside, one)
+                media_type = declared(one.kind, one.value)
+                sha256, size_bytes = await asyncio.to_thread(_write, aside, one, most_bytes)
+            if one.by_type is not None:
+                path = one.by_type(await asyncio.to_thread(extension, aside, media_type))
         except OSError as error:
             raise _trouble(aside, error) from None
-        return FileClaim(f"{FOLDER}/{one.path}", sha256, size_bytes)
+        except ArtifactError as error:
+            raise ArtifactError(f"{one.of}{error}") from None
+        return FileClaim(f"{FOLDER}/{path}", sha256, size_bytes)
 
-    async def _fetch(self, url: JsonValue, to: Path, *, loopback: bool) -> None:
+    async def _fetch(self, url: JsonValue, to: Path, most_bytes: int, until: float, *, loopback: bool) -> str | None:
+        """Download *url* before the loop's clock says *until*; the media type that the server says it has."""
         if not isinstance(url, str):
             raise ArtifactError(f"expected a URL, found {found(url)}")
         try:
-            await self._fetcher.fetch(url, to, loopback=loopback, max_bytes=MOST_BYTES)
+            async with asyncio.timeout_at(until) as scope:
+                return await self._fetcher.fetch(url, to, loopback=loopback, max_bytes=most_bytes)
         except FetchError as error:
             raise ArtifactError(error.message) from None
+        except TimeoutError:  # a disk, too, can time out
+            if not scope.expired():
+                raise
+            raise ArtifactError(f"the downloads of this run took longer than {duration(DOWNLOADS_S)}") from None
 
     def _give_names(self, asides: Sequence[Path], claims: Sequence[FileClaim]) -> None:
         folders: set[Path] = set()
+        given: list[Path] = []
         for aside, claim in zip(asides, claims, strict=True):
             path = self._folder / claim.path
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 aside.replace(path)
             except OSError as error:
-                if error.errno in _OF_THE_PATH:
-                    raise ArtifactError(f"{found(claim.path)} can't be a file: {_said(error)}") from None
-                raise _trouble(path, error) from None
+                if error.errno not in _OF_THE_PATH:
+                    raise _trouble(path, error) from None
+                for other in given:
+                    _remove(other)
+                raise ArtifactError(f"{found(claim.path)} can't be a file: {_said(error)}") from None
+            given.append(path)
             folders |= {parent for parent in path.parents if parent.is_relative_to(self._folder)}
         for folder in sorted(folders):
             try:
@@ -133,58 +165,13 @@ class Artifacts:
                 raise _trouble(folder, error) from None
 
 
-def content(kind: str, value: JsonValue) -> bytes:
-    """
-    The bytes of an artifact of *kind*, save ``url``.
-
-    Raises:
-        ArtifactError: *value* is not what the kind wants; the message says what was found.
-    """
-    return _KINDS[kind](value)
-
-
-def _of_base64(value: JsonValue) -> bytes:
-    if not isinstance(value, str):
-        raise ArtifactError(f"expected a text in base64, found {found(value)}")
-    text = value.translate(_SPACES)
-    if text[:5].lower() == "data:":
-        raise ArtifactError("expected a text in base64, found a data URI: write 'data_uri' in place of 'base64'")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        odd = _NOT_BASE64.search(text)
-        why = f"character {found(odd[0])} at {odd.start() + 1}" if odd else f"{len(text)} characters, not whole groups"
-        raise ArtifactError(f"this is not base64: {why}") from None
-
-
-def _of_data_uri(value: JsonValue) -> bytes:
-    head = _DATA_URI.match(value[:1000]) if isinstance(value, str) else None
-    if head is None:
-        raise ArtifactError(f"expected a data URI, found {found(value)}")
-    assert isinstance(value, str)
-    rest = value[head.end() :]
-    return _of_base64(rest) if head[2] else unquote_to_bytes(rest)
-
-
-def _of_text(value: JsonValue) -> bytes:
-    if not isinstance(value, str):
-        raise ArtifactError(f"expected a text, found {found(value)}")
-    try:
-        return value.encode()
-    except UnicodeEncodeError:
-        raise ArtifactError("this text has a lone surrogate, which no file in UTF-8 can have") from None
-
-
-def _of_json(value: JsonValue) -> bytes:
-    return dump(value) + b"\n"
-
-
-_KINDS: dict[str, Callable[[JsonValue], bytes]] = {
-    "base64": _of_base64,
-    "data_uri": _of_data_uri,
-    "text": _of_text,
-    "json": _of_json,
-}
+def _check_names(claims: Sequence[FileClaim]) -> None:
+    names: set[str] = set()
+    for claim in claims:
+        name = folded(claim.path)
+        if name in names:
+            raise ArtifactError(f"two artifacts of this run would have the path {found(claim.path)}")
+        names.add(name)
 
 
 def _remove(path: Path) -> None:
@@ -198,10 +185,8 @@ def _make_folder(path: Path) -> None:
     path.mkdir(exist_ok=True)
 
 
-def _write(path: Path, one: Wanted) -> tuple[str, int]:
-    data = content(one.kind, one.value)
-    if len(data) > MOST_BYTES:
-        raise ArtifactError(f"an artifact of {size(len(data))}, and {size(MOST_BYTES)} is the most")
+def _write(path: Path, one: Wanted, most_bytes: int) -> tuple[str, int]:
+    data = content(one.kind, one.value, most_bytes)
     with path.open("xb") as file:
         file.write(data)
         file.flush()

@@ -1,26 +1,31 @@
 """Assemble the lanes of one job: its feed, its terms, what becomes of its outputs, and its limits."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 
 from runner import variables
+from runner.abort import Abort
 from runner.artifacts import Artifacts
 from runner.check import JobFile
 from runner.clock import Clock
 from runner.dispatch import Feed, Lanes
+from runner.earlier import Earlier
 from runner.endpoint import LiveEndpoint
-from runner.events import Destination
+from runner.events import Destination, Settled
 from runner.judge import StopAt
 from runner.ledger import Ledger
 from runner.live import Live
+from runner.needs import needed
 from runner.occurrences import KeyIndex
 from runner.outputs import Outputs
 from runner.payload import wire_policy, wire_s3_config
+from runner.pipeline import Pipeline
 from runner.plan import JobPlan, Occurrences, Same
 from runner.policy import DEFAULT_EXECUTION_TIMEOUT_S, DEFAULT_TTL_S, Looks, RetryPolicy
 from runner.received import Received
 from runner.record import Recorder
+from runner.reuse import Reuse
 from runner.runs import Run
 from runner.secret import Masker, Secret
 from runner.spec import Job, LocalEndpoint
@@ -36,7 +41,10 @@ SameOf = Callable[[JobPlan, Occurrences], Same]
 
 
 class Assembly:
-    """What the lanes of a batch share. *terms* are by job, *elsewhere* what only an earlier process sent to."""
+    """
+    What the lanes of a batch share. *terms* are by job, *elsewhere* what only an earlier process sent to, *earlier* the
+    batches whose results may be taken.
+    """
 
     def __init__(
         self,
@@ -49,6 +57,7 @@ class Assembly:
         masker: Masker,
         clock: Clock,
         stack: ExitStack,
+        earlier: Earlier,
     ) -> None:
         self._job_file = job_file
         self._live = live
@@ -59,7 +68,17 @@ class Assembly:
         self._masker = masker
         self._clock = clock
         self._stack = stack
-        self._known = stack.enter_context(Ledger.read_only(live.folder.ledger)).knows if live.resumed else _nothing
+        self._earlier = earlier
+        self._known: Callable[[str], bool] = _nothing
+        self._pipeline: Pipeline | None = None
+        rates = {name: job_file.endpoints[job.endpoint].cost_per_second for name, job in job_file.jobs.items()}
+        self._abort = Abort(job_file.thresholds, live.tally, live.switches, rates)
+        has_needs = any(needed(job) for job in job_file.jobs.values())
+        if live.resumed or has_needs:
+            ledger = stack.enter_context(Ledger.read_only(live.folder.ledger))
+            self._known = ledger.knows if live.resumed else _nothing
+            if has_needs:
+                self._pipeline = Pipeline(job_file, live, ledger, recorder, stack)
 
     def lanes(self, planned: JobPlan, first: Sequence[Work], same: SameOf | None) -> Lanes:
         """The lanes of one job, which take up *first* before the plan, of which *same* says what is meant."""
@@ -71,17 +90,29 @@ class Assembly:
         asked = self._terms[name]
         endpoint.expect(ttl_s=asked.ttl_s, execution_s=asked.execution_timeout_s or DEFAULT_EXECUTION_TIMEOUT_S)
         # A resume of which nothing is pending but what was taken up before does not read the data again.
-        runs = self._runs(planned, same) if tally.pending > len(first) else iter(())
-        return Lanes(
+        has_more = tally.pending > len(first) or job.rows.job is not None
+        runs = self._runs(planned, same) if has_more else iter(())
+        waits = bool(needed(job))
+        held: Sequence[Work] = ()
+        if self._pipeline is not None and self._pipeline.holds(name):
+            first, held = [one for one in first if one.job_id], [one for one in first if not one.job_id]
+        feed = Feed(runs, first, known=self._known, switch=switch, clock=self._clock, waits=waits)
+        lanes = Lanes(
             name=name,
-            feed=Feed(runs, first, known=self._known, switch=switch, clock=self._clock),
+            feed=feed,
             width=max(1, min(job.concurrency or tally.pending, endpoint.width.most, tally.pending)),
             terms=asked,
             retry=RetryPolicy(job.retry.attempts, job.retry.outcomes, job.retry.wait_initial_s, job.retry.wait_max_s),
             resubmit=job.on_answer_lost == "resubmit",
             stop_at=StopAt(
-                job.stop_when.failed_count, job.stop_when.failed_share, job.stop_when.cost_usd, spec.cost_per_second
+                job.stop_when.failed_count,
+                job.stop_when.failed_share,
+                job.stop_when.cost_usd,
+                spec.cost_per_second,
+                tuple(one for bounds in job.thresholds.values() for one in bounds if one.abort),
+                asked.execution_timeout_s or DEFAULT_EXECUTION_TIMEOUT_S,
             ),
+            abort=self._abort,
             timeout_s=job.timeouts.job_s,
             endpoint=endpoint,
             elsewhere=self._elsewhere,
@@ -97,13 +128,29 @@ class Assembly:
             clock=self._clock,
             switch=switch,
             tally=tally,
+            reuse=self._reuse(name),
         )
+        if self._pipeline is not None:
+            self._pipeline.join(name, lanes, feed, held)
+        return lanes
 
-    def _runs(self, planned: JobPlan, same: SameOf | None) -> Iterator[Run]:
+    def _reuse(self, name: str) -> Callable[[Run], Awaitable[Settled | None]] | None:
+        """What takes results of the job *name* from earlier batches; None where none has any that may be taken."""
+        if not self._earlier.holding(name):
+            return None
+        return Reuse(self._earlier, self._job_file, name, self._artifacts, self._clock).take
+
+    def _runs(self, planned: JobPlan, same: SameOf | None) -> Iterator[Run | None]:
         counted = self._stack.enter_context(closing(KeyIndex()))
-        if same is None:
-            return planned.expand(counted)
-        return planned.expand(counted, same=same(planned, self._stack.enter_context(closing(KeyIndex()))))
+        if planned.job.rows.job is not None:
+            plain: Iterator[Run] = iter(())
+        elif same is None:
+            plain = planned.expand(counted)
+        else:
+            plain = planned.expand(counted, same=same(planned, self._stack.enter_context(closing(KeyIndex()))))
+        if self._pipeline is None or not needed(planned.job):
+            return plain
+        return self._pipeline.runs(planned.of_batch(self._live.folder.path), plain, counted)
 
 
 def terms(job: Job, masker: Masker, *, paused_s: float) -> Terms:

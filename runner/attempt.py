@@ -64,13 +64,14 @@ class Attempt:
         if self.work.job_id is not None:
             # It may have ended while nobody looked: that is seen first, whatever timeouts.run says by now.
             return await self._follow(at_least_s=FIRST_LOOK_S, is_resumed=True)
-        submission = Submission(
-            self.work, self._body, self._terms, self._endpoint, self._recorder, self._clock, self._switch
-        )
+        body, self._body = self._body, b""  # it may be megabytes, and nobody wants it any more once it was sent
+        submission = Submission(self.work, body, self._terms, self._endpoint, self._recorder, self._clock, self._switch)
+        del body
         try:
             found = await submission.make()
         finally:
             self.work = submission.work
+        del submission
         if not isinstance(found, RemoteJob):
             return found
         if found.is_final and self._terms.mode == "sync":

@@ -44,6 +44,10 @@ class Folder:
         """One line per settled run."""
         return self.path / "results.jsonl"
 
+    def form(self, kind: str) -> Path:
+        """The same in another form, such as ``csv``, where the job file asks for it."""
+        return self.path / f"results.{kind}"
+
     @property
     def manifest(self) -> Path:
         """What ran."""
@@ -53,6 +57,11 @@ class Folder:
     def health(self) -> Path:
         """The health report, for machines."""
         return self.path / "health.json"
+
+    @property
+    def report(self) -> Path:
+        """The health report, for people."""
+        return self.path / "report.html"
 
     @property
     def log(self) -> Path:
@@ -324,6 +333,11 @@ def point_latest(folder: Folder) -> None:
             f"{latest} can't be pointed to {folder.id}: {error.strerror}",
             fix="see that nothing but a link has that name, and that the disk has symbolic links",
         ) from None
+
+
+def is_id(name: str) -> bool:
+    """Whether *name* is one that batches have."""
+    return _ID.fullmatch(name) is not None
 
 
 def newest_first(root: Path) -> list[Folder]:

@@ -11,14 +11,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from runner import artifact_paths, limits, matrix, startup, values, variables
+from runner import artifact_paths, extras, limits, matrix, needs, output_schema, startup, values, variables, zones
 from runner.compiler import ArtifactTemplate as ArtifactTemplate
 from runner.compiler import Compiler
 from runner.compiler import Templates as Templates
-from runner.errors import JobFileError, Problem, UsageError
-from runner.inputs.find import STDIN, data_file_problem
-from runner.known import Known
+from runner.errors import JobFileError, Problem, UsageError, told_once
+from runner.inputs import sources
+from runner.inputs.find import STDIN
+from runner.known import ANY, Known
 from runner.load import Document, Loaded, load
+from runner.output_schema import SchemaProblem
+from runner.row_slice import ALL, RowSlice
 from runner.spec import Endpoint, Health, Job, JobFileSpec, LocalEndpoint, Outputs, RemoteEndpoint, found
 from runner.thresholds import Threshold
 from runner.values import JsonObject, JsonValue
@@ -30,8 +33,9 @@ class JobFile:
     """
     A checked job file.
 
-    *vars* are resolved, overrides applied. *endpoints* keep their references: `runner.variables.resolve` gives the
-    values when they are sent. *sha256* is of the file's bytes.
+    *vars* are resolved, overrides applied; all is as *profile* has it, None being none. *endpoints* keep their
+    references: `runner.variables.resolve` gives the values when they are sent. *sha256* is of the file's bytes.
+    *part* is the slice of each job's own rows that is meant.
     """
 
     path: Path
@@ -41,15 +45,17 @@ class JobFile:
     description: str
     vars: JsonObject
     overrides: Mapping[str, str]
+    profile: str | None
     endpoints: dict[str, Endpoint]
     jobs: dict[str, Job]
     outputs: Outputs
     health: Health
-    thresholds: Mapping[str, Threshold]
+    thresholds: Mapping[str, tuple[Threshold, ...]]
     spec: JobFileSpec
     warnings: tuple[Problem, ...]
     templates: Mapping[str, Templates] = field(repr=False)
     document: Document = field(repr=False)
+    part: RowSlice = ALL
 
     def problem(self, loc: Loc, message: str, fix: str | None = None, *, warning: bool = False) -> Problem:
         """A problem at the place that *loc* names, such as ``("jobs", "photos", "rows", "file")``."""
@@ -59,12 +65,19 @@ class JobFile:
         """The jobs to run, in file order.
 
         Raises:
-            UsageError: *only* names a job that the file has not.
+            UsageError: *only* names a job that the file has not, or leaves out one that another needs.
         """
         for name in only:
             if name not in self.jobs:
                 raise UsageError(f"unknown job '{name}' in {self.document.file}", fix=suggest(name, self.jobs))
-        return [name for name in self.jobs if not only or name in only]
+        chosen = [name for name in self.jobs if not only or name in only]
+        if (missing := needs.missing(self.jobs, chosen)) is not None:
+            # Taken along silently it might be paid for by surprise.
+            name, one = missing
+            message = f"job '{name}' needs job '{one}', which is not chosen"
+            words = [f"--job {name}" for name in needs.with_needs(self.jobs, chosen)]
+            raise UsageError(message, fix=f"choose {'both' if len(words) == 2 else 'all'}: {' '.join(words)}")
+        return chosen
 
     def reads_stdin(self, only: Sequence[str] = ()) -> bool:
         """Whether rows of a job that is to run come from stdin."""
@@ -76,25 +89,41 @@ def open_job_file(
     *,
     overrides: Mapping[str, str] = MappingProxyType({}),
     only: Sequence[str] = (),
+    profile: str | None = None,
     env: Mapping[str, str] | None = None,
     env_required: bool = False,
 ) -> JobFile:
     """
     Load and check the job file at *path*.
 
+    Of profiles that are not chosen only the form is looked at: what they need may not be there. `runner.variants` looks
+    at all of them.
+
     Args:
         overrides: Values for `vars`, by name, as ``--var`` gives them. They take the type the file has.
         only: Jobs that will run; the environment is looked at for their endpoints only. Empty: all of them.
+        profile: The profile of the file to use; None: the file as it is without any.
         env: The environment; None is this process's.
         env_required: Whether an unset variable is an error instead of a warning.
 
     Raises:
         JobFileError: the file is invalid; every problem is in it.
-        UsageError: *overrides* or *only* name what the file has not.
+        UsageError: *overrides*, *only* or *profile* name what the file has not.
     """
-    loaded = load(path)
-    check = _Check(loaded, os.environ if env is None else env, overrides, only, env_required)
-    return check.job_file()
+    loaded = load(path, profile=profile)
+    return check(loaded, overrides=overrides, only=only, env=env, env_required=env_required)
+
+
+def check(
+    loaded: Loaded,
+    *,
+    overrides: Mapping[str, str] = MappingProxyType({}),
+    only: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    env_required: bool | None = False,
+) -> JobFile:
+    """Check what was *loaded*, as `open_job_file` does. With None for *env_required* no unset variable is told."""
+    return _Check(loaded, os.environ if env is None else env, overrides, only, env_required).job_file()
 
 
 class _Check:
@@ -106,7 +135,7 @@ class _Check:
         env: Mapping[str, str],
         overrides: Mapping[str, str],
         only: Sequence[str],
-        required: bool,
+        required: bool | None,
     ) -> None:
         self.document = loaded.document
         self.problems = list(loaded.problems)
@@ -121,7 +150,7 @@ class _Check:
 
     def job_file(self) -> JobFile:
         """The job file, when nothing is wrong with it."""
-        parts = self._spec
+        parts = self._spec = self._with_schemas(self._spec)
         templates: dict[str, Templates] = {}
         vars_: JsonObject = {}
         if parts is not None:
@@ -130,7 +159,11 @@ class _Check:
                 self._endpoint(name, endpoint)
             for name, job in parts.jobs.items():
                 templates[name] = self._job(name, job)
+            self._layers()
             self._costs(parts)
+            self._forms(parts.outputs)
+            for finding in zones.problems(parts.schedule, self._raw("schedule")) if parts.schedule else ():
+                self._add(finding.loc, finding.message, finding.fix, at_key=finding.at_key)
             self._environment(parts)
         if self.problems or parts is None:
             raise JobFileError([*self.problems, *self.warnings])
@@ -142,13 +175,14 @@ class _Check:
             description=parts.description,
             vars=vars_,
             overrides=dict(self._overrides),
+            profile=self.document.layers.profile,
             endpoints=parts.endpoints,
             jobs=parts.jobs,
             outputs=parts.outputs,
             health=parts.health,
             thresholds=parts.thresholds,
             spec=parts,
-            warnings=tuple(sorted(self.warnings, key=lambda p: (p.line, p.column))),
+            warnings=tuple(sorted(told_once(self.warnings), key=lambda p: (p.line, p.column))),
             templates=templates,
             document=self.document,
         )
@@ -161,9 +195,10 @@ class _Check:
         noted = self.warnings if warning else self.problems
         noted.append(self.document.problem(Finding(loc, message, fix, at_key), warning=warning))
 
-    def _raw(self, *loc: str) -> Any:
-        """What the file has at *loc*, valid or not; None when there is nothing."""
-        value: Any = self.document.value
+    def _raw(self, *loc: int | str) -> Any:
+        """What the file comes to at *loc*, or has in a layer, valid or not; None when there is nothing."""
+        is_layer = loc[:1] in (("defaults",), ("profiles",))
+        value: Any = self.document.value if is_layer else self.document.layers.value
         for part in loc:
             value = value.get(part) if isinstance(value, dict) else None
         return value
@@ -220,10 +255,11 @@ class _Check:
         return False
 
     def _unset(self, text: str, loc: Loc) -> bool:
-        """Note the variables that *text* needs and the environment lacks."""
+        """Note the variables that *text* needs and the environment lacks, where that is asked for."""
         missing = variables.unset(text, self._env)
-        for name in missing:
-            self._add(loc, f"environment variable '{name}' is not set", f"export {name}=…", warning=not self._required)
+        at = self.document.layers.origin(loc)
+        for name in missing if self._required is not None else ():
+            self._add(at, f"environment variable '{name}' is not set", f"export {name}=…", warning=not self._required)
         return bool(missing)
 
     def _environment(self, parts: JobFileSpec) -> None:
@@ -248,12 +284,23 @@ class _Check:
 
     def _costs(self, parts: JobFileSpec) -> None:
         """A bound on money is worth nothing where it is not known what a second costs."""
+        for name, job in parts.jobs.items():
+            endpoint = parts.endpoints.get(job.endpoint)
+            if "cost" in job.thresholds and endpoint is not None and endpoint.cost_per_second is None:
+                loc = ("jobs", name, "thresholds", "cost")
+                self._add(loc, *limits.no_rate("thresholds", job.endpoint), at_key=True)
         if "cost" not in parts.thresholds:
             return
         for name in dict.fromkeys(job.endpoint for job in parts.jobs.values()):
             endpoint = parts.endpoints.get(name)
             if endpoint is not None and endpoint.cost_per_second is None:
                 self._add(("thresholds", "cost"), *limits.no_rate("thresholds", name), at_key=True)
+
+    def _forms(self, outputs: Outputs) -> None:
+        for number, form in enumerate(outputs.results):
+            if form == "parquet" and not extras.is_there("pyarrow"):
+                message = "parquet needs pyarrow, which is not installed"
+                self._add(("outputs", "results", number), message, extras.PARQUET)
 
     # Endpoints
 
@@ -276,24 +323,77 @@ class _Check:
                 if trouble:
                     self._add((*loc, key), *trouble)
 
+    # Layers
+
+    def _layers(self) -> None:
+        """What takes effect nowhere, and a profile's vars, which the file must declare."""
+        declared = self._mapping("vars")
+        for profile in self._mapping("profiles"):
+            for name in self._mapping("profiles", profile, "vars"):
+                if name not in declared:
+                    fix = suggest(name, declared) or "the file has no vars"
+                    self._add(("profiles", profile, "vars", name), f"the file has no var '{name}'", fix, at_key=True)
+        # Whoever reads the file could use a key in it, and editors mark what is wrong there.
+        for at in self.document.layers.unused:
+            if (part := self._raw(*at)) is None:
+                continue
+            try:
+                job = Job.model_validate({"endpoint": "", "input": "x", at[-1]: part})
+            except ValueError:
+                continue  # told already
+            self._by_itself(at[:-1], job, Known(ANY, ANY, tuple(declared)))
+
+    def _mapping(self, *loc: str) -> JsonObject:
+        """The mapping at *loc*, as `_raw` finds it; an empty one where there is none."""
+        part = self._raw(*loc)
+        return part if isinstance(part, dict) else {}
+
     # Jobs
 
     def _job(self, name: str, job: Job) -> Templates:
         loc: Loc = ("jobs", name)
         declared = self._raw("endpoints")
         if isinstance(declared, dict) and job.endpoint and job.endpoint not in declared:
-            self._add((*loc, "endpoint"), f"unknown endpoint '{job.endpoint}'", suggest(job.endpoint, declared))
+            self._add((*loc, "endpoint"), f"unknown endpoint '{job.endpoint}'", self._elsewhere(job.endpoint, declared))
         for finding, warning in limits.problems(
             loc, job, self._spec.endpoints.get(job.endpoint) if self._spec else None
         ):
             self._add(finding.loc, finding.message, finding.fix, warning=warning)
+        self._needs(name, job)
+        return self._by_itself(loc, job, Known.of(self._raw("vars"), self._raw("jobs", name, "rows")))
+
+    def _elsewhere(self, endpoint: str, declared: JsonObject) -> str | None:
+        """What to do about an *endpoint* that is not among the *declared*."""
+        for profile in self._mapping("profiles"):
+            if endpoint in self._mapping("profiles", profile, "endpoints"):
+                return f"profile '{profile}' has it: declare it under 'endpoints' too"
+        return suggest(endpoint, declared)
+
+    def _by_itself(self, loc: Loc, job: Job, known: Known) -> Templates:
+        """What can be said of the job at *loc* without its endpoint and other jobs."""
         self._rows(loc, job)
+        for finding in needs.of_rows(loc, job):
+            self._add(finding.loc, finding.message, finding.fix, at_key=finding.at_key)
         self._input(loc, job)
-        for finding in artifact_paths.problems(loc, job, self._raw("jobs", name, "artifacts")):
+        for finding in artifact_paths.problems(loc, job, self._raw(*loc, "artifacts")):
             self._add(finding.loc, finding.message, finding.fix)
         self._passed_through(loc, job)
-        known = Known.of(self._raw("vars"), self._raw("jobs", name, "rows"))
         return self._compiler.templates(loc, job, known)
+
+    def _with_schemas(self, parts: JobFileSpec | None) -> JobFileSpec | None:
+        """*parts* with each job's schema as the file has it that is named there: what a batch ran is recorded whole."""
+        if parts is None:
+            return None
+        read: dict[str, Job] = {}
+        for name, job in parts.jobs.items():
+            if isinstance(job.output_schema, str):
+                schema = None
+                try:
+                    schema = output_schema.read(job.output_schema, self.folder)
+                except SchemaProblem as problem:
+                    self._add(("jobs", name, "output_schema"), problem.message, problem.fix)
+                read[name] = job.model_copy(update={"output_schema": schema})
+        return parts.model_copy(update={"jobs": parts.jobs | read}) if read else parts
 
     def _passed_through(self, loc: Loc, job: Job) -> None:
         """A webhook and an s3_config: what may be in them, no matter what their variables hold."""
@@ -309,10 +409,16 @@ class _Check:
                 message, fix = trouble
                 self._add(at, _UNRESOLVED if variables.names(text) else message, fix)
 
+    def _needs(self, name: str, job: Job) -> None:
+        jobs = self._spec.jobs if self._spec else {}
+        declared = self._raw("jobs")
+        for finding in needs.problems(name, job, jobs, declared if isinstance(declared, dict) else jobs):
+            self._add(finding.loc, finding.message, finding.fix, at_key=finding.at_key)
+
     def _input(self, loc: Loc, job: Job) -> None:
         """RunPod drops an empty input on the way: the worker sees none, and the job fails after a retry."""
-        raw = self._raw("jobs", str(loc[1]))
-        if isinstance(raw, dict) and "input" not in raw:
+        raw = self._raw(*loc)
+        if isinstance(raw, dict) and "input" not in raw and loc[0] == "jobs":
             self._add(loc, f"missing key 'input' in job '{loc[1]}'", _EMPTY_FIX, at_key=True)
         elif not job.input:
             message = f"an empty input, {empty(job.input)}, never arrives: {EMPTY_INPUT}"
@@ -334,22 +440,9 @@ class _Check:
                 self.warnings.append(self.document.problem(Finding(loc, message, fix), warning=True, column=spot))
 
     def _rows(self, loc: Loc, job: Job) -> None:
-        rows = job.rows
-        if rows.file is not None and rows.inline is not None:
-            self._add(
-                (*loc, "rows", "inline"), "'file' and 'inline' can't stand together", "keep one of the two", at_key=True
-            )
-        if rows.file is not None:
-            trouble = data_file_problem(self.folder, rows.file)
-            if trouble:
-                self._add((*loc, "rows", "file"), *trouble)
-        if rows.file is None and rows.inline is None:
-            for key in ("where", "shuffle", "limit"):
-                if getattr(rows, key) is not None:
-                    self._add(
-                        (*loc, "rows", key), f"'{key}' needs rows: there is neither 'file' nor 'inline'", at_key=True
-                    )
-        for finding, warning in matrix.problems((*loc, "rows"), rows):
+        for finding in sources.problems((*loc, "rows"), job.rows, self.folder):
+            self._add(finding.loc, finding.message, finding.fix, at_key=finding.at_key)
+        for finding, warning in matrix.problems((*loc, "rows"), job.rows):
             self._add(finding.loc, finding.message, finding.fix, at_key=finding.at_key, warning=warning)
 
 

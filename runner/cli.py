@@ -3,11 +3,15 @@
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from runner import exit_codes
 from runner.errors import EXIT_BUG, EXIT_INTERRUPTED, RunnerError, UsageError
+
+if TYPE_CHECKING:
+    from runner.row_slice import RowSlice
 
 # Heavy imports happen inside the commands: `runner --help` answers in a quarter of a second.
 
@@ -19,13 +23,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="A declarative, YAML-driven job runner for RunPod's serverless endpoints.",
-    epilog="Exit codes: 0 pass, 1 not, 2 invalid, 3 our bug, 4 endpoint refused, 5 already running, 130/143 signal.",
+    epilog=exit_codes.short(),
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The job file.", show_default=False)]
 Var = Annotated[list[str], typer.Option("--var", metavar="K=V", help="Override a variable of the file.")]
 Only = Annotated[list[str], typer.Option("--job", metavar="NAME", help="Only this job; may be repeated.")]
+Profile = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="Use this profile of the file.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N runs of each job.")]
+Rows = Annotated[
+    str | None, typer.Option("--rows", metavar="FROM:TO", help="Only these rows of each job, from 0; 5: or :3, too.")
+]
+Where = Annotated[
+    str | None, typer.Option(metavar="EXPR", help="Only rows where this is true, too, such as row.lang == 'en'")
+]
 Format = Annotated[str, typer.Option("--format", metavar="text|json", help="What to print on stdout.")]
 OutputDir = Annotated[
     Path | None, typer.Option(metavar="D", help="The folder for batches, from the working directory.")
@@ -45,25 +56,41 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say the log on s
 Batch = Annotated[str, typer.Argument(metavar="BATCH", help="A folder, an id, a NAME, or latest.", show_default=False)]
 
 
-@app.command()
+@app.command(epilog=exit_codes.epilog())
 def run(
-    file: File,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The job file.", show_default=False)] = None,
     job: Only = [],  # noqa: B006 - typer makes a new list for each call
     var: Var = [],  # noqa: B006
+    profile: Profile = None,
     limit: Limit = None,
+    rows: Rows = None,
+    where: Where = None,
     output_dir: OutputDir = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this file's newest unfinished batch.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start a new batch beside an unfinished one.")] = False,
-    accept_changes: AcceptChanges = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Start a new batch, also beside an unfinished one, in which nothing is reused."),
+    ] = False,
+    repeat: Annotated[
+        str | None,
+        typer.Option("--repeat", metavar="BATCH", help="Instead of FILE: run this batch again, as a new one."),
+    ] = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Going on or repeating, take in what was changed or added since.")
+    ] = False,
     local: Local = None,
     token_env: TokenEnv = "RUNNER_LOCAL_TOKEN",
     drain: Drain = "25s",
+    prometheus: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="At the end, write metrics to this .prom file for node_exporter."),
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     format_: Format = "text",
 ) -> int:
-    """Run a job file to its end."""
-    from runner.commands.run import Style
+    """Run a job file, or again what a batch ran, to its end."""
+    from runner.commands.run import Style, repeating
     from runner.commands.run import run as command
     from runner.options import Options
 
@@ -71,11 +98,16 @@ def run(
         raise UsageError("--quiet and -v exclude each other", fix="leave one out")
     if resume and fresh:
         raise UsageError("--resume and --fresh exclude each other", fix="leave one out")
+    if file is None and repeat is None:
+        raise UsageError("there is no job file to run", fix="write runner run FILE, or runner run --repeat BATCH")
     options = Options(
-        file=file,
+        file=file or Path(),
         only=tuple(job),
         overrides=_overrides(var),
+        profile=profile,
         limit=limit,
+        rows=_rows(rows),
+        where=where,
         output_dir=output_dir,
         resume=resume,
         fresh=fresh,
@@ -85,7 +117,15 @@ def run(
         drain_s=_duration("--drain", drain),
         echo=sys.stderr if verbose else None,
     )
-    return command(options, Style(quiet=quiet, as_json=_is_json(format_), shows_progress=not verbose))
+    if repeat is not None:
+        options = repeating(repeat, options)
+    if prometheus is not None and prometheus.suffix != ".prom":
+        raise UsageError(
+            f"--prometheus {prometheus}: node_exporter reads files whose names end in .prom",
+            fix=f"write --prometheus {prometheus.with_suffix('.prom')}",
+        )
+    style = Style(quiet=quiet, as_json=_is_json(format_), shows_progress=not verbose, prometheus=prometheus)
+    return command(options, style)
 
 
 @app.command()
@@ -132,13 +172,14 @@ def cancel(
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="The job files.", show_default=False)],
     var: Var = [],  # noqa: B006
+    profile: Profile = None,
     strict: Annotated[bool, typer.Option("--strict", help="An unset environment variable is an error.")] = False,
     format_: Format = "text",
 ) -> int:
     """Say every problem of every file; sends nothing."""
     from runner.commands.validate import validate as command
 
-    return command(files, overrides=_overrides(var), strict=strict, as_json=_is_json(format_))
+    return command(files, overrides=_overrides(var), profile=profile, strict=strict, as_json=_is_json(format_))
 
 
 @app.command()
@@ -146,13 +187,25 @@ def plan(
     file: File,
     job: Only = [],  # noqa: B006
     var: Var = [],  # noqa: B006
+    profile: Profile = None,
     limit: Limit = None,
+    rows: Rows = None,
+    where: Where = None,
     format_: Format = "text",
 ) -> int:
     """Show runs, payloads and an estimate; sends nothing."""
     from runner.commands.plan import plan as command
 
-    return command(file, overrides=_overrides(var), only=job, limit=limit, as_json=_is_json(format_))
+    return command(
+        file,
+        overrides=_overrides(var),
+        only=job,
+        profile=profile,
+        limit=limit,
+        rows=_rows(rows),
+        where=where,
+        as_json=_is_json(format_),
+    )
 
 
 @app.command()
@@ -167,7 +220,19 @@ def status(
     return command(batch, output_dir=output_dir, as_json=_is_json(format_))
 
 
-@app.command()
+FORMS = """\b
+Formats:
+  jsonl    lines of results.jsonl as they stand
+  json     one array of them
+  csv      a column for each key of rows, matrix and outputs; in a cell, lists
+           and objects are JSON. No cell can become a formula: a text that begins
+           with = + - @ or a control character gets an apostrophe before it
+  parquet  the same columns with their types; needs 'runpod-runner[parquet]'
+  openai   OpenAI's batch output: the output of each custom_id, or its error
+"""
+
+
+@app.command(epilog=FORMS)
 def results(
     batch: Annotated[str, typer.Argument(metavar="[BATCH]", help="A folder, an id, a NAME, or latest.")] = "latest",
     job: Annotated[list[str], typer.Option("--job", metavar="NAME", help="Only this job's; may be repeated.")] = [],  # noqa: B006
@@ -187,7 +252,9 @@ def results(
         Path | None, typer.Option(metavar="PATH", help="Write to this file instead of stdout, whole or not at all.")
     ] = None,
     output_dir: OutputDir = None,
-    format_: Annotated[str, typer.Option("--format", metavar="jsonl|json|csv", help="What to write.")] = "jsonl",
+    format_: Annotated[
+        str, typer.Option("--format", metavar="jsonl|json|csv|parquet|openai", help="What to write, see below.")
+    ] = "jsonl",
 ) -> int:
     """Filter and convert the results of a batch, live or ended."""
     from runner.commands.results import Wanted
@@ -202,6 +269,46 @@ def results(
         fields=None if fields is None else [field.strip() for field in fields.split(",")],
     )
     return command(batch, wanted, output_dir=output_dir, output=output)
+
+
+@app.command()
+def report(
+    batch: Annotated[str, typer.Argument(metavar="[BATCH]", help="A folder, an id, a NAME, or latest.")] = "latest",
+    output: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write to this file instead of report.html in its folder.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    output_dir: OutputDir = None,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="text|json|junit|prometheus",
+            help="What to print on stdout; junit and prometheus are written in place of the page, also to --output.",
+        ),
+    ] = "text",
+) -> int:
+    """Write the report of a batch, live or ended, as one page that opens offline."""
+    from runner.commands.report import write_report as command
+
+    if format_ not in (forms := ("text", "json", "junit", "prometheus")):
+        raise UsageError(f"--format is one of {', '.join(forms)}, found {format_!r}", fix="write --format junit")
+    if open_ and format_ in ("junit", "prometheus"):
+        raise UsageError(f"--open and --format {format_} exclude each other", fix="leave one out")
+    return command(batch, output_dir=output_dir, output=output, opens=open_, form=format_)
+
+
+@app.command()
+def watch(
+    batch: Annotated[str, typer.Argument(metavar="[BATCH]", help="A folder, an id, a NAME, or latest.")] = "latest",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any free port.")] = 0,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    output_dir: OutputDir = None,
+) -> int:
+    """Show the report of a batch in a browser while it runs, on this machine only."""
+    from runner.commands.watch import watch as command
+
+    return command(batch, output_dir=output_dir, port=port, opens=open_)
 
 
 @app.command()
@@ -262,6 +369,7 @@ def clean(
 @app.command()
 def health(
     file: File,
+    profile: Profile = None,
     local: Local = None,
     token_env: Annotated[
         str, typer.Option(metavar="NAME", help="The environment variable with the token for --local.")
@@ -271,13 +379,14 @@ def health(
     """Ask each endpoint how it is, and explain it."""
     from runner.commands.health import health as command
 
-    return command(file, local_url=local, token_env=token_env, as_json=_is_json(format_))
+    return command(file, profile=profile, local_url=local, token_env=token_env, as_json=_is_json(format_))
 
 
 @app.command()
 def purge(
     file: File,
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name in the file.", show_default=False)],
+    profile: Profile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     local: Local = None,
     token_env: TokenEnv = "RUNNER_LOCAL_TOKEN",
@@ -286,8 +395,15 @@ def purge(
     """Drop every queued job of an endpoint, other clients' too."""
     from runner.commands.purge import purge as command
 
-    as_json = _is_json(format_)
-    return command(file, endpoint, confirmed=yes, local_url=local, token_env=token_env, as_json=as_json)
+    return command(
+        file,
+        endpoint,
+        confirmed=yes,
+        profile=profile,
+        local_url=local,
+        token_env=token_env,
+        as_json=_is_json(format_),
+    )
 
 
 BAD_DAYS = """\b
@@ -305,9 +421,14 @@ Kinds that refuse a request:
   429 500 502 503 504 paused not_found reset_before
 Kinds that carry it out, and spoil the answer:
   500_after 502_after 503_after 504_after reset_after slow cut wrong_type html
-  unknown_status duplicate_chunk lost_chunk
+  unknown_status duplicate_chunk lost_chunk shifted_page batch_fails
 States of the endpoint:
-  cold_start=20s throttled=2 unhealthy=1 times_out
+  cold_start=20s throttled=2 unhealthy=1 stalled=1 times_out
+  batch_delay=20s batch_ids=off batch_order=failures_first batch_extra
+\b
+Operations of the Batch API:
+  batch-create batch-append batch-remove batch-update batch-finalize batch-cancel
+  batch-list batch-status batch-requests
 """
 
 
@@ -317,6 +438,7 @@ def serve(
         Path,
         typer.Argument(metavar="FILE|HANDLER", help="The job file, or a handler: PATH.py:name.", show_default=False),
     ],
+    profile: Profile = None,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="A loopback address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any free port.")] = 0,
     token_env: Annotated[
@@ -351,7 +473,39 @@ def serve(
         rate_limits=rate_limits,
         retention_s=_duration("--retention", retention, example="30m"),
     )
-    return command(file, Where(host=host, port=port, token_env=token_env, log=log), manner)
+    return command(file, Where(host=host, port=port, token_env=token_env, log=log), manner, profile=profile)
+
+
+@app.command()
+def schedule(
+    file: File,
+    crontab: Annotated[bool, typer.Option("--crontab", help="Print the lines for crontab -e.")] = False,
+    systemd: Annotated[bool, typer.Option("--systemd", help="Print a service and its timer.")] = False,
+    k8s: Annotated[bool, typer.Option("--k8s", help="Print a CronJob and the claim for its batches.")] = False,
+    env_file: Annotated[
+        Path | None,
+        typer.Option("--env-file", metavar="PATH", help="Has the variables; default: NAME.env beside the job file."),
+    ] = None,
+    mail_to: Annotated[
+        str | None, typer.Option("--mail-to", metavar="ADDRESS", help="For --crontab: who is told of trouble.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="For --k8s: has runner and the job file.")] = None,
+    job: Only = [],  # noqa: B006
+    var: Var = [],  # noqa: B006
+    profile: Profile = None,
+    output_dir: OutputDir = None,
+    format_: Format = "text",
+) -> int:
+    """Say when a job file is to begin, or print what begins it; starts nothing."""
+    from runner.commands.schedule import Wanted
+    from runner.commands.schedule import schedule as command
+
+    forms = {"crontab": crontab, "systemd": systemd, "kubernetes": k8s}
+    chosen = [form for form, is_wanted in forms.items() if is_wanted]
+    if len(chosen) > 1:
+        raise UsageError("--crontab, --systemd and --k8s exclude each other", fix="write one of them")
+    wanted = Wanted(chosen[0] if chosen else None, env_file, mail_to, image, as_json=_is_json(format_))
+    return command(file, wanted, overrides=_overrides(var), only=job, profile=profile, output_dir=output_dir)
 
 
 @app.command()
@@ -397,6 +551,12 @@ def _overrides(pairs: list[str]) -> dict[str, str]:
             raise UsageError(f"--var wants NAME=VALUE, found {pair!r}", fix="write --var style=ink")
         found[name] = value
     return found
+
+
+def _rows(text: str | None) -> "RowSlice | None":
+    from runner.row_slice import RowSlice
+
+    return None if text is None else RowSlice.parse(text)
 
 
 def _is_json(word: str) -> bool:

@@ -11,17 +11,18 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner import batch, recorded, report
+from runner import batch, forms, recorded, repeat, report, reports, reuse
 from runner.artifacts import Artifacts
 from runner.assemble import Assembly, terms
 from runner.batch import Folder, Lock
 from runner.check import JobFile
 from runner.clock import Clock
 from runner.drift import is_same
+from runner.earlier import Earlier
 from runner.endpoint import LiveEndpoint
 from runner.errors import EndpointRefused, RecordError
 from runner.fetch import open_fetcher
-from runner.judge import all_hold
+from runner.gates import WHEN_FALSE
 from runner.ledger import Ledger
 from runner.live import Live
 from runner.log import log_to
@@ -33,7 +34,8 @@ from runner.reconcile import Reconciled
 from runner.record import Recorder
 from runner.resume import check_options, most_urgent_first, past_submits, reopen, unsuccessful
 from runner.sample import gate, sampling
-from runner.states import Verdict
+from runner.shapes import SHAPES
+from runner.states import State, Verdict
 from runner.store import Store
 from runner.tally import Tally, verdict
 from runner.values import JsonObject, dump
@@ -68,6 +70,7 @@ class Conduct:
         self._lock = lock
         self._stack = stack
         self._reconciled: Reconciled | None = None  # none where the plan is surely the batch's own
+        self._earlier = Earlier((), ())  # none until there is a batch
         self._whole: JsonObject | None = None  # the runs by job that a resumed batch has, where that is so
 
     async def run(
@@ -106,10 +109,24 @@ class Conduct:
         recent = ledger.recent_submits(now - network.longest_window_s)
         endpoints = network.endpoints(past_submits(recent, now=now, monotonic=monotonic))
         tally = Tally(ledger.noted("plan"))
-        tally.restore(ledger.counts(), ledger.spent())
+        tally.restore(ledger.counts(), ledger.spent(), ledger.reused())
         live = Live(folder, tally, endpoints, resumed=resumed is not None)
         live.notes = self._reconciled.notes if self._reconciled else []
-        ledger.note(verdict=None, ended_at=None)
+        told = folder.read_manifest()
+        self._earlier, shapes = reuse.begin(
+            folder,
+            ledger,
+            self._job_file,
+            {name: endpoints[planned.job.endpoint].destination for name, planned in self._plan.jobs.items()},
+            is_resumed=live.resumed,
+            # A batch that was begun with nothing reused stays so.
+            is_fresh=self._options.fresh or self._options.cancel or told.get("fresh", False),
+        )
+        self._stack.callback(self._earlier.close)
+        ledger.note(verdict=None, ended_at=None, **{SHAPES: shapes})
+        live.hints = [*self._earlier.notes]
+        if self._options.repeat is not None:
+            live.notes, live.hints = repeat.told(self._options.repeat.read_manifest(), told)
         log.info("batch %s", "goes on" if resumed else "starts", extra={"batch": folder.id, "runs": tally.planned})
         async with Recorder(store) as recorder:
             if watch is not None:
@@ -119,13 +136,20 @@ class Conduct:
             async with self._wishes(live):
                 elsewhere = await self._carry(live, recorder, network, works)
         store.drop_superseded()
-        return self._end(live, ledger, [*live.endpoints.values(), *elsewhere])
+        return await self._end(live, ledger, [*live.endpoints.values(), *elsewhere])
 
     def _begin(self, root: Path, network: Network, made: Folder | None) -> Folder:
         """A new batch's folder with its manifest and an empty ledger; `latest` points to it once they are there."""
         folder = made or batch.create(root, now=self._clock.now())
         started_at = self._clock.now()
-        told = manifest(folder, self._options, self._job_file, self._plan, started_at=started_at)
+        told = manifest(
+            folder,
+            self._options,
+            self._job_file,
+            self._plan,
+            started_at=started_at,
+            destinations=network.destinations,
+        )
         batch.write_whole(folder.manifest, dump(network.masker.within(told)) + b"\n")
         # A ledger that has its name is a whole one: a kill before that leaves a folder that nothing was sent from.
         aside = folder.path / ".ledger.sqlite.tmp"
@@ -153,7 +177,7 @@ class Conduct:
             if is_same(told, self._plan, self._job_file.vars):
                 self._whole = told["plan"]
             else:
-                self._plan = no_plan(self._job_file, only=self._options.only)
+                self._plan = no_plan(self._job_file, only=self._options.only, limit=self._options.limit)
             return folder
         self._reconciled = Reconciled.of(told, self._options, self._job_file, self._plan)
         self._whole = told["plan"] if self._reconciled is None else None
@@ -252,8 +276,10 @@ class Conduct:
                     network.masker,
                     self._clock,
                     stack,
+                    self._earlier,
                 )
-                async with sampling(every, recorder, self._clock, every_s=health.every_s):
+                follows = any(work.job_id is not None for work in works)
+                async with sampling(every, recorder, self._clock, every_s=health.every_s, waits=not follows):
                     lanes = [
                         assembly.lanes(
                             self._plan.jobs[name],
@@ -267,7 +293,7 @@ class Conduct:
                         await live.carry(lanes)
         return tuple(elsewhere.values())
 
-    def _end(self, live: Live, ledger: Ledger, endpoints: Sequence[LiveEndpoint]) -> Ended:
+    async def _end(self, live: Live, ledger: Ledger, endpoints: Sequence[LiveEndpoint]) -> Ended:
         refusals = tuple(one.refusal for one in endpoints if one.refusal is not None)
         stopped = any(switch.reason is not None and switch.reason.is_for_good for switch in live.switches.values())
         why = (ledger.noted("stopped") or {}) | live.stopped
@@ -280,14 +306,27 @@ class Conduct:
             interrupted=live.interrupted or bool(live.troubles),
             refused=bool(refusals),
             stopped=stopped or bool(why),
-            thresholds_hold=all_hold(report.judged(ledger, facts)),
+            thresholds_hold=report.thresholds_hold(ledger, facts),
+            unwanted=ledger.skipped_because(WHEN_FALSE) if tally.total(State.SKIPPED) else 0,
         )
-        facts = replace(facts, verdict=came_to, ended_at=self._clock.now(), stopped=why)
+        ended_at = self._clock.now()
+        facts = replace(facts, verdict=came_to, ended_at=ended_at, stopped=why)
         health = report.fold(ledger, facts)
         report.write(live.folder, health)
+        await asyncio.to_thread(_draw, ledger, live.folder, health, ended_at)
+        await asyncio.to_thread(reports.write, ledger, live.folder, health, self._job_file.outputs.reports)
+        if beside := forms.beside(self._job_file.outputs.results):
+            await asyncio.to_thread(forms.write, live.folder, beside)
         # Last: a batch that was killed before it has no verdict, so a resume ends it, report and all.
-        ledger.note(verdict=came_to, ended_at=facts.ended_at, stopped=why)
+        ledger.note(verdict=came_to, ended_at=ended_at, stopped=why)
         log.info("batch ends", extra={"batch": live.folder.id, "verdict": came_to})
         if live.troubles:
             raise live.troubles[0]
         return Ended(live.folder, came_to, health, refusals)
+
+
+def _draw(ledger: Ledger, folder: Folder, health: JsonObject, now: float) -> None:
+    """Write report.html."""
+    from runner.page.document import write  # here, for no batch is to wait for it when it starts
+
+    write(ledger, folder, health, now=now)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from runner.events import EMBEDDED
 from runner.plain import plain
-from runner.units import elapsed
+from runner.units import elapsed, size
 from runner.values import JsonObject, JsonValue, dump
 
 MOST = 2000
@@ -42,6 +42,8 @@ def _given(document: JsonObject) -> Iterator[str]:
     if run["settled_at"] is not None:
         first = document["attempts"][0]["intended_at"] if document["attempts"] else None
         yield from _field("settled", run["settled_at"] + _after(first, run["settled_at"], "after the first intent"))
+    if run.get("reused_from") is not None:
+        yield from _field("reused", f"from batch {run['reused_from']}")
 
 
 def _attempt(attempt: JsonObject, last_error: JsonObject | None) -> Iterator[str]:
@@ -98,7 +100,12 @@ def _result(document: JsonObject) -> Iterator[str]:
         if run["error"]["traceback"]:
             yield from _block(run["error"]["traceback"])
     if run["artifacts"]:
-        yield from _field("artifacts", "\n".join(map(_compact, run["artifacts"])))
+        known = {file["path"]: file for file in document.get("files", ())}
+        yield from _field("artifacts", "\n".join(_file(path, known.get(path)) for path in run["artifacts"]))
+
+
+def _file(path: str, known: JsonObject | None) -> str:
+    return path if known is None else f"{path}, {size(known['size_bytes'])}, sha256 {known['sha256']}"
 
 
 def _error(error: JsonObject | None) -> str:

@@ -88,10 +88,16 @@ def is_same(manifest: JsonObject, plan: Plan, vars_: JsonObject) -> bool:
     if files != {one["path"]: one["sha256"] for one in manifest["inputs"]}:
         return False
     return manifest["plan"].keys() == plan.jobs.keys() and all(
-        _same_inputs(manifest, planned, vars_)
-        and manifest["spec"]["jobs"][name]["rows"] == planned.job.rows.model_dump(mode="json", by_alias=True)
-        for name, planned in plan.jobs.items()
+        makes_the_same(manifest, planned, vars_) for planned in plan.jobs.values()
     )
+
+
+def makes_the_same(manifest: JsonObject, planned: JobPlan, vars_: JsonObject) -> bool:
+    """Whether the job makes the same runs of the same data as it did in the batch of *manifest*."""
+    if not _same_inputs(manifest, planned, vars_):
+        return False
+    rows = planned.job.rows.model_dump(mode="json", by_alias=True)
+    return bool(manifest["spec"]["jobs"][planned.name]["rows"] == rows)
 
 
 def same_plan(
@@ -105,7 +111,7 @@ def same_plan(
     if manifest["overrides"] != chosen or "changes" in manifest or manifest["versions"][NAME] != version(NAME):
         return None  # after changes a batch has more runs than its plan: those that are no longer in it
     known = {Path(one["path"]): InputFile(**one | {"path": Path(one["path"])}) for one in manifest["inputs"]}
-    plan = recalled(job_file, manifest["plan"], known, only=only, stdin=stdin)
+    plan = recalled(job_file, manifest["plan"], known, only=only, limit=chosen["limit"], stdin=stdin)
     return plan if plan is not None and is_same(manifest, plan, job_file.vars) else None
 
 

@@ -9,11 +9,13 @@ from typing import TypeVar
 
 from runner.answers import EndpointHealth
 from runner.clock import Clock
-from runner.crew import Crew
+from runner.course import Course
+from runner.crew import FEWEST, Crew
 from runner.errors import (
     EndpointRefused,
     Forbidden,
     NotFound,
+    Paused,
     PaymentRequired,
     RateLimited,
     RunPodError,
@@ -58,7 +60,10 @@ class LiveEndpoint:
         can_hold: False for good once the server turned out not to know status-sync.
         has_held: True for good once it answered one: from then on a 404 to it is about the job.
         opened: Set while jobs may be submitted; cleared while the endpoint has not yet what the job file requires.
+        seen: Set once its health was asked for; until then nothing is submitted, and few jobs at once are looked at.
         refusal: Why nothing more may be submitted; None while it may.
+        is_paused: Whether the last submit met a 409. `/health` need not tell.
+        course: What the looks at its health came to.
     """
 
     def __init__(
@@ -77,10 +82,14 @@ class LiveEndpoint:
         self.has_held = False
         self.opened = asyncio.Event()
         self.opened.set()
+        self.seen = asyncio.Event()
+        self.seen.set()
         self.refusal: EndpointRefused | None = None
+        self.is_paused = False
+        self.course = Course()
         self._pace = pace
         self._clock = clock
-        self._caps = {bucket: asyncio.Semaphore(count) for bucket, count in CAPS.items()}
+        self._caps = {bucket: Slots(count) for bucket, count in CAPS.items()}
         self._turns = {bucket: asyncio.Lock() for bucket in CAPS}
         self._reached = False
         self._first_tried_at: float | None = None
@@ -93,6 +102,32 @@ class LiveEndpoint:
         self._priced_at = clock.monotonic()
         self._looks_wanted = 0
 
+    def to_be_looked_at(self) -> None:
+        """Its health is about to be asked for, for the first time."""
+        self.seen.clear()
+        self._fit()
+
+    def looked_at(self) -> None:
+        """Its health was asked for, whatever came of it."""
+        self.seen.set()
+        self._fit()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether jobs may be submitted."""
+        return self.seen.is_set() and self.opened.is_set()
+
+    async def until_open(self) -> None:
+        """Wait until jobs may be submitted."""
+        while not self.is_open:
+            await self.seen.wait()
+            await self.opened.wait()
+
+    def may_go(self, operation: str) -> bool:
+        """Whether `call` would send at once: until then no other task runs."""
+        bucket = BUCKETS[operation]
+        return self._caps[bucket].is_free and self._is_turn(operation, bucket, self._clock.monotonic())
+
     async def call(self, operation: str, send: Callable[[], Awaitable[T]]) -> T:
         """
         Call *send* when *operation* may go.
@@ -103,9 +138,17 @@ class LiveEndpoint:
                 calls have to wait for is waited for here, by the next one.
         """
         self._check(operation)
-        self._looks_wanted += BUCKETS[operation] == "status"
-        async with self._caps[BUCKETS[operation]]:
-            turn = await self._turn(operation)
+        bucket = BUCKETS[operation]
+        self._looks_wanted += bucket == "status"
+        cap = self._caps[bucket]
+        if not cap.take_now():
+            await cap.take()
+        try:
+            now = self._clock.monotonic()
+            if self._is_turn(operation, bucket, now):
+                turn = self._pace.spend(operation, now)
+            else:
+                turn = await self._turn(operation, bucket)
             try:
                 self._check(operation)
                 answer = await send()
@@ -115,8 +158,12 @@ class LiveEndpoint:
                 raise
             finally:
                 turn.answered(self._clock.monotonic())
+        finally:
+            cap.release()
         self._reached = True
-        self._failed[BUCKETS[operation]] = 0
+        self._failed[bucket] = 0
+        if self.is_paused and operation in ("run", "runsync"):
+            self.is_paused = False
         self._pace.taken(operation, turn)
         return answer
 
@@ -154,12 +201,12 @@ class LiveEndpoint:
         self._fit()
         return found
 
-    async def _turn(self, operation: str) -> Turn:
-        turns = self._turns[BUCKETS[operation]]
-        if not turns.locked() and self._pace.wait_s(operation, self._clock.monotonic()) <= 0:
-            return self._pace.spend(operation, self._clock.monotonic())
+    def _is_turn(self, operation: str, bucket: str, now: float) -> bool:
+        return not self._turns[bucket].locked() and self._pace.wait_s(operation, now) <= 0
+
+    async def _turn(self, operation: str, bucket: str) -> Turn:
         # The lock is first come, first served, and lets one waiter sleep at a time; no await separates look and spend.
-        async with turns:
+        async with self._turns[bucket]:
             while (wait_s := self._pace.wait_s(operation, self._clock.monotonic())) > 0:
                 await self._clock.sleep(wait_s)
             return self._pace.spend(operation, self._clock.monotonic())
@@ -173,7 +220,10 @@ class LiveEndpoint:
 
     def known(self, job: str) -> Known:
         """What the runs of *job* taught about how long they take here."""
-        return self._known.setdefault(job, Known())
+        known = self._known.get(job)
+        if known is None:
+            known = self._known[job] = Known()
+        return known
 
     def ended(self, job: str, *, ran_s: float | None, queued_s: float | None, waited_s: float | None) -> None:
         """
@@ -213,7 +263,7 @@ class LiveEndpoint:
         limit = self.width.limit(self._clock.monotonic(), workers=self._crew.told, execution_s=self._executions.mean_s)
         if limit != self.slots.limit:
             self.slots.resize(limit)
-        self.oldest.resize(self._crew.oldest())
+        self.oldest.resize(self._crew.oldest() if self.seen.is_set() else FEWEST)
 
     async def _learn(self, error: RunPodError, operation: str, turn: Turn) -> None:
         self._reached = self._reached or error.status is not None
@@ -228,6 +278,8 @@ class LiveEndpoint:
                 raise self.refuse(error, "add credit to the RunPod account, then go on with --resume")
             case Forbidden() if operation != "health":
                 await self._confirm(error)
+            case Paused() if operation in ("run", "runsync"):
+                self.is_paused = True
             case Unreachable():
                 self._lose_patience(error)
 

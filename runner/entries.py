@@ -17,15 +17,18 @@ from runner.events import (
     Ended,
     Ending,
     Event,
+    Forgotten,
     Intended,
+    Planned,
     Reopened,
     Sampled,
     Settled,
     Withdrawn,
 )
+from runner.records import record
 from runner.runs import Run
 from runner.states import MOVES, State
-from runner.values import JsonObject, dump
+from runner.values import JsonObject, dump, parse
 
 MESSAGE_LENGTH = 1000
 """Characters of an error message by which the report tells errors apart; attempts keep the whole of it."""
@@ -37,7 +40,7 @@ they are cheaper than one more statement.
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Place:
     """Where a settled run's line stands in results.jsonl."""
 
@@ -48,11 +51,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A file name that another run has: its *path*, and which run."""
+    """A file name that another run has: its *path*, and which run; None while that one is just being reused."""
 
     path: str
-    job: str
-    index: int
+    job: str | None
+    index: int | None
 
 
 Placed = tuple[Event, Place | None]
@@ -171,8 +174,10 @@ class Entries:
             ]
             changed += self._do(_SETTLE_ROWLESS, missing)
         assert changed == len(settled), f"one of {len(settled)} runs is settled already"
-        # The line knows better: a kill between the two may have kept the last withdrawal from the ledger.
-        self._do(_DROP_LATER, [(event.run.key, event.attempts) for event, _ in settled])
+        # The line knows better: a kill between the two may have kept the last withdrawal from the ledger. After one no
+        # run succeeds.
+        failed = [event for event, _ in settled if event.state is not State.SUCCEEDED]
+        self._do(_DROP_LATER, [(event.run.key, event.attempts) for event in failed])
 
     def _do(self, statement: "_Statement", rows: Sequence[Columns]) -> int:
         """Run *statement* for all *rows*; how many rows of the table it changed."""
@@ -192,6 +197,10 @@ class Entries:
                 self._claim(event)
             case Reopened():
                 self._reopen(event)
+            case Forgotten():
+                self._forget(event.key)
+            case Planned():
+                self._plan(event)
             case Withdrawn():
                 self._withdraw(event)
             case CancelDecided():
@@ -205,8 +214,8 @@ class Entries:
         names = [folded(file.path) for file in event.files]
         for name in names:
             other = self._db.first(
-                "SELECT a.path, r.job, r.position FROM artifacts a JOIN runs r ON r.key = a.key"
-                " WHERE a.name = ? AND a.key != ?",
+                "SELECT a.path, r.job, r.position FROM artifacts a LEFT JOIN runs r ON r.key = a.key"
+                " WHERE a.name = ? AND a.key != ? AND (r.key IS NOT NULL OR a.attempt = 0)",
                 (name, event.key),
             )
             if other is not None:
@@ -231,6 +240,17 @@ class Entries:
             (State.PENDING, event.key, State.SUCCEEDED),
         )
         assert reopened, f"run {event.key} can't be run again"
+
+    def _forget(self, key: str) -> None:
+        open_ = f"'{State.SUBMITTING}', '{State.SUBMITTED}'"
+        forgotten = self._db.do(f"DELETE FROM runs WHERE key = ? AND state NOT IN ({open_})", (key,))
+        assert forgotten, f"run {key} is under way, and can't be forgotten"
+        self._db.do("DELETE FROM artifacts WHERE key = ?", (key,))  # whoever comes after it may have these names
+
+    def _plan(self, event: Planned) -> None:
+        (planned,) = self._db.first("SELECT value FROM meta WHERE name = 'plan'")
+        counted = parse(planned.encode()) | {event.job: event.runs}
+        self._db.do("INSERT OR REPLACE INTO meta VALUES ('plan', ?)", (dump(counted).decode(),))
 
     def _withdraw(self, event: Withdrawn) -> None:
         self._move(event.key, State.PENDING, attempts=event.attempt - 1)
@@ -264,6 +284,8 @@ def given(run: Run) -> str:
     marks = files.marks(run.input)
     if run.problem:
         shown["problem"] = run.problem
+    if run.skip:
+        shown["skip"] = run.skip
     if marks:
         shown["files"] = marks
     return dump(shown).decode()
@@ -313,6 +335,8 @@ def _settled(event: Settled, place: Place) -> Columns:
 def _message(event: Settled) -> str | None:
     """What the report says went wrong, the exception's type first where it is known; None when nothing did."""
     error = event.ending.error if event.ending else None
+    if event.ending is None and event.state is State.SKIPPED and event.run.skip is not None:
+        return event.run.skip[:MESSAGE_LENGTH]
     if error is None or event.state is State.SUCCEEDED:
         return None
     kind, message = error.get("type"), error["message"]

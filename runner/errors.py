@@ -26,8 +26,8 @@ The exception tree, with exit codes.
 Anything that is none of these is our bug: exit code 3, with its traceback.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 EXIT_PASS = 0
 EXIT_FAIL = 1
@@ -40,12 +40,26 @@ EXIT_TERMINATED = 143
 
 
 @dataclass(frozen=True, slots=True)
+class Via:
+    """
+    How a part of a job file takes effect elsewhere than where it is written.
+
+    *job* is the one that has it from `defaults`, None when there is no other that could be meant; *jobs* are all that
+    have it. *profile* is the one it is written in, None for the file's own.
+    """
+
+    job: str | None
+    jobs: frozenset[str]
+    profile: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """
     One thing that is wrong in a file, and how to mend it.
 
     Lines and columns count from 1. *source* is the line's text, None when there is no line to show.
-    *warning* problems don't make a file invalid by themselves.
+    *warning* problems don't make a file invalid by themselves. *via* is None for what takes effect where it is written.
     """
 
     file: str
@@ -55,6 +69,7 @@ class Problem:
     fix: str | None = None
     source: str | None = None
     warning: bool = False
+    via: Via | None = field(default=None, compare=False, repr=False)
 
     def render(self) -> str:
         """The problem as people read it: place and message, source line and caret, fix."""
@@ -78,6 +93,28 @@ class Problem:
             "fix": self.fix,
         }
         return shown | {"warning": True} if self.warning else shown
+
+
+def told_once(problems: Iterable[Problem]) -> list[Problem]:
+    """*problems*, each once. What only some jobs have that share a default is told with their names."""
+    jobs: dict[Problem, list[str]] = {}
+    for problem in problems:
+        names = jobs.setdefault(problem, [])
+        if problem.via is not None and problem.via.job is not None:
+            names += [problem.via.job] if problem.via.job not in names else []
+    return [_with_jobs(problem, names) for problem, names in jobs.items()]
+
+
+def _with_jobs(problem: Problem, names: Sequence[str], most: int = 3) -> Problem:
+    """*problem* with the *names* of the jobs that have it, where they say more than its place."""
+    if problem.via is None or not names:
+        return problem
+    told = replace(problem, via=replace(problem.via, job=None))
+    if (problem.via.jobs == set(names) and len(names) > 1) or f"job '{names[0]}'" in problem.message:
+        return told
+    *first, last = [f"'{name}'" for name in names[:most]] + ([f"{len(names) - most} more"] if names[most:] else [])
+    shown = f"{', '.join(first)} and {last}" if first else last
+    return replace(told, message=f"{problem.message} (in {'jobs' if first else 'job'} {shown})")
 
 
 def _clip(source: str, column: int, width: int = 120) -> tuple[str, int]:
@@ -111,12 +148,17 @@ class UsageError(RunnerError):
 
 
 class JobFileError(RunnerError):
-    """Raised when a job file, or data it reads, is invalid; nothing was sent."""
+    """
+    Raised when a job file, or data it reads, is invalid; nothing was sent.
+
+    *problems* are in file order, each once; *found* has them as they were given.
+    """
 
     exit_code = EXIT_INVALID
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
+        self.found = tuple(problems)
+        self.problems = tuple(sorted(told_once(problems), key=lambda p: (p.file, p.line, p.column)))
         super().__init__("\n".join(problem.render() for problem in self.problems))
 
     def render(self) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from runner.records import record
 from runner.runs import Run
 from runner.states import Outcome, State
 from runner.values import JsonObject, JsonValue
@@ -19,7 +20,7 @@ class Destination:
     endpoint_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Ending:
     """
     How an attempt ended.
@@ -39,7 +40,7 @@ class Ending:
     artifacts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Intended:
     """A submit is about to be sent. Durable before the request leaves."""
 
@@ -57,7 +58,7 @@ class Withdrawn:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Accepted:
     """RunPod answered a submit with a job id."""
 
@@ -112,13 +113,14 @@ class Ended:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Settled:
     """
     A run got its last state. *line* is its line of results.jsonl, newline included.
 
     *attempts* counts the submits that may have been accepted; *ending* is None for a skipped run, and for one whose
-    last attempt was recorded before; its output may be left to the line.
+    last attempt was recorded before; its output may be left to the line. *reused_from* is the batch whose result this
+    is; None when it is our own.
     """
 
     run: Run
@@ -127,6 +129,7 @@ class Settled:
     ending: Ending | None
     line: bytes
     at: float
+    reused_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,24 @@ class Reopened:
 
     key: str
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """
+    A run that is not under way is no longer in the plan, because the row that it was made of has become another: its
+    line is superseded. Its attempts stay on record, for they were paid for.
+    """
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """How many runs a job has was counted: until then only a bound was known."""
+
+    job: str
+    runs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +169,16 @@ class Sampled:
     problem: str | None = None
 
 
-Event = Intended | Withdrawn | Accepted | Claimed | CancelDecided | Ended | Settled | Reopened | Sampled
+Event = (
+    Intended
+    | Withdrawn
+    | Accepted
+    | Claimed
+    | CancelDecided
+    | Ended
+    | Settled
+    | Reopened
+    | Forgotten
+    | Planned
+    | Sampled
+)

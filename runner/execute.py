@@ -24,11 +24,13 @@ from runner.errors import (
     UsageError,
 )
 from runner.options import Options
+from runner.row_slice import RowSlice
 from runner.states import Verdict
 from runner.values import JsonObject
 
 if TYPE_CHECKING:
     from runner.check import JobFile
+    from runner.conduct import Ended
     from runner.live import Live
     from runner.plan import Plan
 
@@ -45,13 +47,18 @@ EXIT_CODES = {
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch that has come to its end, for now. *health* is the object of health.json."""
+    """
+    A batch that has come to its end, for now. *health* is the object of health.json.
+
+    *notes* are what a person has to know of older ones, which should have been removed.
+    """
 
     folder: Folder
     verdict: Verdict
     exit_code: int
     health: JsonObject
     refusals: tuple[EndpointRefused, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def results(self) -> Iterator[JsonObject]:
         """The settled runs, as results.jsonl has them, in the order of settling."""
@@ -66,7 +73,10 @@ async def run(
     *,
     jobs: Sequence[str] = (),
     vars: Mapping[str, str] | None = None,
+    profile: str | None = None,
     limit: int | None = None,
+    rows: str | None = None,
+    where: str | None = None,
     output_dir: str | Path | None = None,
     resume: bool = False,
     fresh: bool = False,
@@ -79,10 +89,13 @@ async def run(
         file: The job file.
         jobs: Jobs to run; empty: all.
         vars: Values for the file's `vars`, as text; they take the type that the file has.
+        profile: The file's profile to use; None: the file as it is without any.
         limit: At most this many runs of each job.
+        rows: The slice of each job's rows to run, such as ``10:20``; they count from 0, after the file's own choice.
+        where: An expression that rows must satisfy in addition to the file's.
         output_dir: The folder for batches; None: as the job file says.
         resume: Go on with the newest unfinished batch, if there is one.
-        fresh: Start a new batch beside an unfinished one.
+        fresh: Start a new batch beside an unfinished one, and take no result from an earlier one (``reuse``).
         local_url: The base URL of ``runner serve``; its token is read from RUNNER_LOCAL_TOKEN.
 
     Raises:
@@ -92,7 +105,10 @@ async def run(
         Path(file),
         only=tuple(jobs),
         overrides=dict(vars or {}),
+        profile=profile,
         limit=limit,
+        rows=None if rows is None else RowSlice.parse(rows),
+        where=where,
         output_dir=None if output_dir is None else Path(output_dir),
         resume=resume,
         fresh=fresh,
@@ -116,11 +132,13 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
         BatchBusy: another process is running a batch of this job file.
         RecordError: the batch folder can't be written any more.
     """
+    from runner import repeat
     from runner.conduct import Conduct
+    from runner.narrow import narrowed
     from runner.stdin import keep_stdin
 
     clock = clock or SystemClock()
-    job_file = _job_file(options)
+    job_file = narrowed(_job_file(options), rows=options.rows, where=options.where)
     root = _root(options, job_file)
     batch.prepare(root)
     async with AsyncExitStack() as stack:
@@ -131,33 +149,60 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
             lock.runs(resumed)  # from here on a wish is for us, however long the data take to read
         made = batch.create(root, now=clock.now()) if resumed is None and job_file.reads_stdin(options.only) else None
         try:
-            if made is not None:
+            if made is not None and options.repeat is not None:
+                repeat.copy_stdin(options.repeat, made.stdin)
+            elif made is not None:
                 await keep_stdin(made.stdin)
             folder = resumed or made
             plan = _plan(options, job_file, resumed, stdin=folder.stdin if folder is not None else None)
+            if options.repeat is not None:
+                repeat.check_inputs(options.repeat, plan=plan, accepted=options.accept_changes)
         except BaseException:
             if made is not None:  # nothing was sent: it is no batch yet
                 shutil.rmtree(made.path, ignore_errors=True)
             raise
         conduct = Conduct(options, job_file, plan, clock, lock, stack)
         ended = await conduct.run(root, resumed, watch, made=made)
-    return Batch(ended.folder, ended.verdict, EXIT_CODES[ended.verdict], ended.health, ended.refusals)
+        notes = await _keep(job_file, ended)  # while the lock is held, and the log is open
+    return Batch(ended.folder, ended.verdict, EXIT_CODES[ended.verdict], ended.health, ended.refusals, notes)
+
+
+async def _keep(job_file: "JobFile", ended: "Ended") -> tuple[str, ...]:
+    """Remove older batches as the job file says, unless this one is to be gone on with; what was left, in words."""
+    keep = job_file.outputs.keep
+    is_asked = keep.succeeded is not None or keep.failed is not None
+    if not is_asked or ended.verdict in (Verdict.INTERRUPTED, Verdict.REFUSED):
+        return ()
+    import asyncio
+
+    from runner.keep import apply
+
+    return tuple(await asyncio.to_thread(apply, keep, ended.folder))
 
 
 def _job_file(options: Options) -> "JobFile":
-    """The job file; to cancel, as the batch was started with it, for what was sent has to end whatever it says now."""
+    """
+    The job file; to cancel or to repeat a batch, as that was started with it: what was sent has to end whatever the
+    file says now.
+    """
+    from runner import repeat
     from runner.check import open_job_file
     from runner.recorded import recorded
 
     if options.cancel and options.batch is not None:
         return recorded(options.batch.read_manifest())
-    return open_job_file(options.file, overrides=options.overrides, only=options.only, env_required=True)
+    if options.repeat is not None:
+        repeat.check_inputs(options.repeat, accepted=options.accept_changes)
+        return repeat.job_file(options.repeat.read_manifest(), options.only)
+    return open_job_file(
+        options.file, overrides=options.overrides, only=options.only, profile=options.profile, env_required=True
+    )
 
 
 def _root(options: Options, job_file: "JobFile") -> Path:
     """The folder that holds the batches of *job_file*."""
-    if options.batch is not None:
-        return options.batch.path.parent
+    if (known := options.batch or options.repeat) is not None:
+        return known.path.parent
     dir_in_file = job_file.outputs.dir
     root = batch.outputs_root(job_file.path, dir_in_file=dir_in_file, output_dir=options.output_dir)
     return root / job_file.name
@@ -177,7 +222,7 @@ def _plan(options: Options, job_file: "JobFile", resumed: Folder | None, *, stdi
     except (JobFileError, UsageError):
         if not options.cancel:
             raise
-        return no_plan(job_file, only=options.only)
+        return no_plan(job_file, only=options.only, limit=options.limit)
 
 
 def _resumed(options: Options, root: Path, name: str) -> Folder | None:

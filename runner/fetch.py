@@ -103,7 +103,7 @@ class Fetcher:
         self._clock = clock
         self._limits = limits
 
-    async def fetch(self, url: str, to: Path, *, loopback: bool, max_bytes: int = MAX_BYTES) -> None:
+    async def fetch(self, url: str, to: Path, *, loopback: bool, max_bytes: int = MAX_BYTES) -> str | None:
         """
         Download *url* into the new file *to*. What fails for the moment is tried again, from the beginning.
 
@@ -113,6 +113,9 @@ class Fetcher:
             loopback: Whether hosts of this machine may be reached, too, also over http.
             max_bytes: The longest content taken, after decompression.
 
+        Returns:
+            The ``Content-Type`` that the server gives, None when it gives none. It may be anything.
+
         Raises:
             FetchError: the content can't be had.
             OSError: *to* can't be written, or is there already (FileExistsError); the URL is not at fault.
@@ -121,31 +124,30 @@ class Fetcher:
         async with NewFile(to) as file:
             try:
                 async with asyncio.timeout(self._limits.whole_s) as scope:
-                    await self._until_fetched(first, file, max_bytes)
+                    media_type = await self._until_fetched(first, file, max_bytes)
                     await file.finish()  # the last to be waited for: what is cancelled later would leave it there
             except TimeoutError:  # a disk, too, can time out
                 if not scope.expired():
                     raise
             if scope.expired():
                 raise FetchError(f"{first}: it took longer than {duration(self._limits.whole_s)}")
+        return media_type
 
-    async def _until_fetched(self, first: Hop, file: NewFile, max_bytes: int) -> None:
+    async def _until_fetched(self, first: Hop, file: NewFile, max_bytes: int) -> str | None:
         failures = 0
         while True:
             try:
-                await self._try(first, file, max_bytes)
+                return await self._try(first, file, max_bytes)
             except _Fault as error:
                 failures += 1
                 fault = error
-            else:
-                return
             if failures > RETRIES:
                 raise FetchError(f"{fault.message}, tried {failures} times")
             wait_s = backoff_s(failures, initial_s=0.5, most_s=8.0, jitter=self._clock.chance())
             await self._clock.sleep(max(wait_s, fault.wait_s))
 
-    async def _try(self, hop: Hop, file: NewFile, max_bytes: int) -> None:
-        """One attempt: follow the redirects, then write what is there."""
+    async def _try(self, hop: Hop, file: NewFile, max_bytes: int) -> str | None:
+        """One attempt: follow the redirects, then write what is there, and say what type it is declared to have."""
         for _ in range(REDIRECTS + 1):
             async with AsyncExitStack() as stack:
                 response = await self._answer(hop, stack)
@@ -153,7 +155,8 @@ class Fetcher:
                     hop = hop.redirected(response.headers["Location"])
                     continue
                 self._check(hop, response)
-                return await self._write(hop, response, file, max_bytes)
+                await self._write(hop, response, file, max_bytes)
+                return response.headers.get("Content-Type")
         raise FetchError(f"{hop}: more than {REDIRECTS} redirects")
 
     async def _answer(self, hop: Hop, stack: AsyncExitStack) -> aiohttp.ClientResponse:

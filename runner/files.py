@@ -1,4 +1,7 @@
-"""Read local files into inputs, from below the job file's folder only; know their contents again in an input."""
+"""
+Read local files into inputs, from below the job file's folder or a batch's artifacts only; know their contents again
+in an input.
+"""
 
 import base64
 import hashlib
@@ -6,12 +9,16 @@ import stat
 from pathlib import Path
 from typing import Self
 
+from runner import content_types
 from runner.scalars import found
 from runner.units import size
 from runner.values import JsonValue
 
 MAX_BYTES = 15 * 1024 * 1024 // 2
 """Largest file: as base64 it has 10 MiB, and RunPod takes no larger body."""
+
+ARTIFACTS = "artifacts"
+"""The folder of a batch's artifacts in its own."""
 
 _MEDIA_TYPES = {
     **dict.fromkeys(("jpg", "jpeg"), "image/jpeg"),
@@ -28,6 +35,9 @@ _MEDIA_TYPES = {
     "pdf": "application/pdf",
     "json": "application/json",
     "zip": "application/zip",
+    "gz": "application/gzip",
+    "mkv": "video/x-matroska",
+    "glb": "model/gltf-binary",
 }
 """A table of our own: the standard library's depends on the machine, and keys must not."""
 
@@ -63,10 +73,35 @@ def file_base64(name: object, folder: str) -> FileText:
 
 
 def file_data_uri(name: object, folder: str) -> FileText:
-    """The file *name* below *folder* as a data URI, its media type by its suffix. Raises what `file_base64` does."""
+    """
+    The file *name* below *folder* as a data URI; its media type by its content, and by its suffix where that says
+    nothing. Raises what `file_base64` does.
+    """
     name, data = _read(name, folder)
-    media_type = _MEDIA_TYPES.get(name.lower().rpartition(".")[2], "application/octet-stream")
-    return _text(f"data:{media_type};base64,", name, data)
+    return _text(f"data:{_media_type(name, data)};base64,", name, data)
+
+
+def artifact_base64(name: object, batch: str) -> FileText:
+    """
+    The artifact *name* of the batch in the folder *batch* as base64; the name is as `row.artifacts` has it.
+
+    Raises:
+        ValueError: it can't be read, or is no artifact; the message says why.
+    """
+    name, data = _read(name, batch, below=ARTIFACTS)
+    return _text("", name, data)
+
+
+def artifact_data_uri(name: object, batch: str) -> FileText:
+    """The artifact *name* as a data URI, its media type as in `file_data_uri`. Raises what `artifact_base64` does."""
+    name, data = _read(name, batch, below=ARTIFACTS)
+    return _text(f"data:{_media_type(name, data)};base64,", name, data)
+
+
+def _media_type(name: str, data: bytes) -> str:
+    """The media type of *data*: by what only such files begin with, else by the suffix of *name*."""
+    kinds = (content_types.by_mark(data), name.lower().rpartition(".")[2])
+    return next((_MEDIA_TYPES[kind] for kind in kinds if kind in _MEDIA_TYPES), "application/octet-stream")
 
 
 def _text(prefix: str, name: str, data: bytes) -> FileText:
@@ -74,15 +109,16 @@ def _text(prefix: str, name: str, data: bytes) -> FileText:
     return FileText.of(text, file=name, sha256=hashlib.sha256(data).hexdigest())
 
 
-def _read(name: object, folder: str) -> tuple[str, bytes]:
+def _read(name: object, folder: str, *, below: str = "") -> tuple[str, bytes]:
+    where = "the job file's folder" if not below else f"this batch's '{below}'"
     if not isinstance(name, str) or not name:
-        raise ValueError("expected the path of a file, below the job file's folder")
+        raise ValueError(f"expected the path of a file, below {where}")
     if "\0" in name:
         raise ValueError("a path can't have a NUL character in it")
     try:
-        data = _content(name, Path(folder).resolve())
+        data = _content(name, Path(folder).resolve(), below)
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"there is no file {found(name)} below the job file's folder") from None
+        raise ValueError(f"there is no file {found(name)} below {where}") from None
     except OSError as error:
         raise ValueError(f"{found(name)} can't be read: {error.strerror or error}") from None
     except RuntimeError:  # a circle of links, until Python 3.13
@@ -92,10 +128,12 @@ def _read(name: object, folder: str) -> tuple[str, bytes]:
     return name, data
 
 
-def _content(name: str, base: Path) -> bytes:
+def _content(name: str, base: Path, below: str) -> bytes:
     """What the file holds, and a byte more than is allowed where it holds that much."""
     path = (base / name).resolve()
-    if Path(name).is_absolute() or not path.is_relative_to(base):
+    if Path(name).is_absolute() or not path.is_relative_to(base / below):
+        if below:
+            raise ValueError(f"{found(name)} is no artifact of this batch: write one of row.artifacts")
         raise ValueError(f"{found(name)} is outside the job file's folder: only files below it can be sent")
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):

@@ -179,7 +179,8 @@ class Following:
         return await self._endpoint.client.status(self._job_id, timeout_s=self._timeout_s)
 
     async def _status_sync(self) -> RemoteJob:
-        self._asked_at, self._is_holding, self._sent_age_s = self._clock.monotonic(), True, self.age_s
+        now = self._clock.monotonic()
+        self._asked_at, self._is_holding, self._sent_age_s = now, True, self._age_s + now
         hold_ms = max(1000, min(HOLD_MS, round(self._bounds.most_s * 1000)))
         return await self._endpoint.client.status_sync(self._job_id, wait_ms=hold_ms, timeout_s=self._timeout_s)
 
@@ -256,11 +257,12 @@ class Following:
             return
         ran_s = None if job.execution_time_ms is None else job.execution_time_ms / 1000
         queued_s = None if job.delay_time_ms is None else job.delay_time_ms / 1000
-        ended_age_s = self.age_s if self._is_holding else (self._unended_age_s + self.age_s) / 2
+        age_s = self.age_s
+        ended_age_s = age_s if self._is_holding else (self._unended_age_s + age_s) / 2
         if ran_s is not None and queued_s is not None:
-            ended_age_s = min(self.age_s, max(self._unended_age_s, queued_s + ran_s))
+            ended_age_s = min(age_s, max(self._unended_age_s, queued_s + ran_s))
         # Below 0: it ended before anybody thought it worth a look.
-        waited_s = ended_age_s - min(self.age_s, self._in_age_s) if self._learns_waits else None
+        waited_s = ended_age_s - min(age_s, self._in_age_s) if self._learns_waits else None
         self._endpoint.ended(self._job, ran_s=ran_s, queued_s=queued_s, waited_s=waited_s)
 
     async def _back_off(self) -> None:

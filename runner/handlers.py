@@ -1,6 +1,7 @@
 """Look for a handler in its file without importing it: a handler is imported only when a local endpoint runs."""
 
 import ast
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,15 @@ def split(handler: str) -> tuple[str, str] | None:
     """File and function of ``handlers/horse.py:handler``; None when it is not of that form."""
     file, colon, function = handler.rpartition(":")
     return (file, function) if colon and file.endswith(".py") and function.isidentifier() else None
+
+
+def handler_digest(folder: Path, handler: str) -> str | None:
+    """The SHA-256 of the file that *handler*, seen from *folder*, is in; None when it can't be read."""
+    parts = split(handler)
+    try:
+        return None if parts is None else hashlib.sha256((folder / parts[0]).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def handler_problem(folder: Path, handler: str) -> Trouble | None:

@@ -18,7 +18,8 @@ class Account:
     """
     How far a batch is, by its ledger. Times are seconds since the epoch.
 
-    *verdict* is None while nobody has said what it came to. *states* counts the settled runs.
+    *verdict* is None while nobody has said what it came to. *states* counts the settled runs; *reused* of them have the
+    result of an earlier batch. *repeats* is the id of the batch that it ran again, None where it is no such.
     """
 
     verdict: str | None
@@ -26,6 +27,8 @@ class Account:
     states: Mapping[State, int]
     started_at: float
     ended_at: float | None
+    reused: int = 0
+    repeats: str | None = None
 
     @property
     def settled(self) -> int:
@@ -74,7 +77,7 @@ def held(root: Path) -> list[Held]:
 
 def _held(name: str, folder: Folder) -> Held:
     try:
-        folder.read_manifest()
+        manifest = folder.read_manifest()
         with Ledger.read_only(folder.ledger) as ledger, ledger.snapshot():
             states: Counter[State] = Counter()
             for counts in ledger.counts().values():
@@ -86,6 +89,8 @@ def _held(name: str, folder: Folder) -> Held:
                 states=states,
                 started_at=ledger.noted("started_at"),
                 ended_at=ledger.noted("ended_at"),
+                reused=sum(ledger.reused().values()),
+                repeats=manifest.get("repeats"),
             )
     except RunnerError as error:
         return Held(name, folder, None, error.message)

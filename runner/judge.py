@@ -1,8 +1,10 @@
 """Judge a batch's numbers, purely: whether its thresholds hold, and whether a job has gone far enough to be stopped."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from runner.states import Outcome, State
 from runner.tally import JobTally
 from runner.thresholds import Threshold, parse, percent
 from runner.values import JsonObject
@@ -36,21 +38,23 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A threshold, the number that it bounds (None when there is none), and whether it holds."""
+    """A threshold, the number that it bounds (None when there is none), and whether it holds; *job* is whose it is."""
 
     threshold: Threshold
     value: float | None
     holds: bool
+    job: str | None = None
 
     def as_json(self) -> JsonObject:
         """The threshold as health.json has it."""
         bound = self.threshold
-        return {"name": bound.metric, "bound": bound.text, "value": self.value, "pass": self.holds}
+        of: JsonObject = {} if self.job is None else {"job": self.job}
+        return of | {"name": bound.metric, "bound": bound.text, "value": self.value, "pass": self.holds}
 
 
-def judge(thresholds: Iterable[Threshold], numbers: Numbers) -> tuple[Judged, ...]:
+def judge(thresholds: Iterable[Threshold], numbers: Numbers, job: str | None = None) -> tuple[Judged, ...]:
     """
-    *thresholds*, held against *numbers*, in their order.
+    *thresholds*, of the whole batch or of *job*, held against *numbers* of the same, in their order.
 
     One that has no number fails, unless no run was planned at all: a night without new rows is no failure.
     """
@@ -58,7 +62,7 @@ def judge(thresholds: Iterable[Threshold], numbers: Numbers) -> tuple[Judged, ..
     for threshold in thresholds:
         value = numbers.value(threshold)
         holds = not numbers.planned if value is None else threshold.holds(value)
-        judged.append(Judged(threshold, value, holds))
+        judged.append(Judged(threshold, value, holds, job))
     return tuple(judged)
 
 
@@ -70,17 +74,34 @@ def all_hold(judged: Iterable[Judged]) -> bool | None:
 
 def said(one: JsonObject) -> str:
     """A threshold of health.json, with the number that it bounds, for people: ``failed < 1%: 3.2%``."""
-    return f"{one['name']} {one['bound']}: {parse(one['name'], one['bound']).say(one['value'])}"
+    of = f"{one['job']}: " if one.get("job") else ""
+    return f"{of}{one['name']} {one['bound']}: {parse(one['name'], one['bound']).say(one['value'])}"
 
 
 @dataclass(frozen=True, slots=True)
 class StopAt:
-    """When one job is stopped for good (``stop_when``); None is no limit. *usd_per_s* is what its endpoint costs."""
+    """
+    When one job is stopped for good (``stop_when``); None is no limit. *usd_per_s* is what its endpoint costs. *aborts*
+    are thresholds of the job, each of which stops it once it can't hold any more. *longest_s* is how long an attempt
+    may take; None is not known.
+    """
 
     failed_count: int | None = None
     failed_share: float | None = None
     cost_usd: float | None = None
     usd_per_s: float | None = None
+    aborts: tuple[Threshold, ...] = ()
+    longest_s: float | None = None
+
+    @property
+    def is_any(self) -> bool:
+        """Whether anything stops the job; what a second costs stops nothing by itself."""
+        return (
+            self.failed_count is not None
+            or self.failed_share is not None
+            or self.cost_usd is not None
+            or bool(self.aborts)
+        )
 
 
 def stop_reason(job: JobTally, at: StopAt) -> str | None:
@@ -92,7 +113,37 @@ def stop_reason(job: JobTally, at: StopAt) -> str | None:
     """
     if job.pending <= job.in_flight:
         return None
-    return _too_many_failed(job, at) or _too_dear(job, at)
+    return _too_many_failed(job, at) or _too_dear(job, at) or lost(at.aborts, [(job, at.usd_per_s)])
+
+
+def lost(thresholds: Iterable[Threshold], jobs: Sequence[tuple[JobTally, float | None]]) -> str | None:
+    """
+    Why one of *thresholds*, which are of all *jobs* together, can't hold any more, whatever becomes of the runs that
+    are not settled; None while all can. Each job comes with what a second of its endpoint costs.
+
+    A share is one of the whole plan, so the first failure of many breaks no bound that the last one could still hold.
+    """
+    for threshold in thresholds:
+        low, high = _reach(threshold, jobs)
+        if (value := threshold.lost(low, high)) is not None:
+            how = "already" if value == low else "at most"
+            return f"threshold {threshold.metric} {threshold.text} can't hold any more: {how} {threshold.say(value)}"
+    return None
+
+
+def _reach(threshold: Threshold, jobs: Sequence[tuple[JobTally, float | None]]) -> tuple[float, float]:
+    """The least and the most that the number of *threshold* can be when every run is settled, in its unit."""
+    if threshold.unit == "USD":
+        return sum(job.execution_ms / 1000 * (usd_per_s or 0) for job, usd_per_s in jobs), math.inf
+    count = sum(_counted(job, threshold.metric) for job, _ in jobs)
+    most, planned = count + sum(job.pending for job, _ in jobs), sum(job.planned for job, _ in jobs)
+    if threshold.unit == "share":
+        return (count / planned, most / planned) if planned else (-math.inf, math.inf)
+    return count, most
+
+
+def _counted(job: JobTally, metric: str) -> int:
+    return job.outcomes[Outcome.ANSWER_LOST] if metric == "answer_lost" else job.states[State(metric)]
 
 
 def _too_many_failed(job: JobTally, at: StopAt) -> str | None:
@@ -114,6 +165,21 @@ def _too_dear(job: JobTally, at: StopAt) -> str | None:
         return None
     reserve = f" and about {_usd(reserve_usd)} USD in flight" if reserve_usd else ""
     return f"stop_when: {_usd(spent_usd)} USD spent{reserve} (limit {_as_written(at.cost_usd)} USD)"
+
+
+def may_widen(job: JobTally, at: StopAt) -> bool:
+    """
+    Whether *job*, which is about to begin one more attempt, may begin another beside it without a risk for its budget.
+
+    Each may cost what an attempt cost on average so far; while none has ended, all that it has time for. So a first
+    burst can't spend what the whole job may.
+    """
+    if at.cost_usd is None or at.usd_per_s is None:
+        return True
+    each_s = job.execution_ms / 1000 / job.timed_attempts if job.timed_attempts else at.longest_s
+    if each_s is None:
+        return True
+    return (job.execution_ms / 1000 + (job.in_flight + 2) * each_s) * at.usd_per_s <= at.cost_usd
 
 
 def _usd(amount: float) -> str:

@@ -41,6 +41,7 @@ CREATE TABLE runs (
     reopened_after INTEGER NOT NULL DEFAULT 0, given TEXT NOT NULL);
 CREATE INDEX runs_by_state ON runs (job, state, outcome);
 CREATE INDEX runs_open ON runs (job) WHERE settled_at IS NULL;
+CREATE INDEX runs_reused ON runs (job, state, attempts) WHERE state = 'succeeded' AND attempts = 0;
 CREATE INDEX runs_by_line ON runs (line_offset) WHERE line_offset IS NOT NULL;
 CREATE INDEX runs_by_delay_time ON runs (job, delay_time_ms) WHERE delay_time_ms IS NOT NULL;
 CREATE INDEX runs_by_execution_time ON runs (job, execution_time_ms) WHERE execution_time_ms IS NOT NULL;
@@ -65,6 +66,7 @@ CREATE TABLE samples (endpoint TEXT NOT NULL, at REAL NOT NULL, jobs TEXT NOT NU
 # A plan's `rows` are the digests of the rows that a job was planned with, 64 bit each, sorted.
 # An artifact's `name` is its path as a file system may see it that ignores case and the form of accents.
 # A settled run's outcome, message and times are those of its line, which no attempt may have: a rejected run has none.
+# One that succeeded without an attempt has the result of an earlier batch. Older ledgers lack the index for these.
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,19 @@ class KnownRun:
     outcome: Outcome | None
     attempts: int
     settled_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettledRun:
+    """A settled run as another job's row needs it: which, how it ended, and where its line stands."""
+
+    key: str
+    job: str
+    index: int
+    state: State
+    outcome: Outcome | None
+    message: str | None
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +170,11 @@ class Ledger:
         """Open the ledger at *path* to look at it, also while another process writes; never disturbs that one."""
         return cls(Database.read_only(path, version=VERSION), path)
 
+    @property
+    def database(self) -> Database:
+        """The file itself, for those who ask more of it than there is below (`timings.py`); they only read."""
+        return self._db
+
     def close(self) -> None:
         """Close the file. What was committed stays."""
         self._db.close()
@@ -201,6 +221,13 @@ class Ledger:
                     self._db.do("UPDATE runs SET line_offset = ? WHERE line_offset = ?", (end, offset))
                 end += length
             self._note(values)
+
+    def drop_claims(self) -> None:
+        """Let names go that a reused run claimed and that was not settled before a kill: no row speaks of it."""
+        stale = "attempt = 0 AND key NOT IN (SELECT key FROM runs)"
+        if self._db.first(f"SELECT 1 FROM artifacts WHERE {stale}") is not None:
+            with self._db.transaction():
+                self._db.do(f"DELETE FROM artifacts WHERE {stale}")
 
     def plan_rows(self, job: str, digests: "array[int]") -> None:
         """Remember the *digests* of the rows that *job* is planned with; the last word counts."""
@@ -259,6 +286,41 @@ class Ledger:
         row = self._db.first(f"{_PLACES} WHERE key = ? AND line_offset IS NOT NULL", (key,))
         return None if row is None else Place(*row)
 
+    def succeeded_line(self, key: str) -> Place | None:
+        """Where the line of the run *key* stands; None when it did not succeed."""
+        row = self._db.first(f"{_PLACES} WHERE key = ? AND state = ?", (key, State.SUCCEEDED))
+        return None if row is None else Place(*row)
+
+    def reused(self) -> dict[str, int]:
+        """Runs per job that have the result of an earlier batch; jobs without any are not in it."""
+        rows = self._db.rows(
+            f"SELECT job, count(*) FROM runs WHERE state = '{State.SUCCEEDED}' AND attempts = 0 GROUP BY job"
+        )
+        return {str(job): int(count) for job, count in rows}
+
+    def settled_after(self, offset: int, most: int) -> list[SettledRun]:
+        """The runs whose lines stand behind *offset* in results.jsonl, in the order of the file; at most *most*."""
+        rows = self._db.rows(
+            "SELECT key, job, position, state, outcome, message, line_offset, line_length, line_digest FROM runs"
+            " WHERE line_offset > ? ORDER BY line_offset LIMIT ?",
+            (offset, most),
+        )
+        return [
+            SettledRun(key, job, index, State(state), Outcome(outcome) if outcome else None, message, Place(*place))
+            for key, job, index, state, outcome, message, *place in rows
+        ]
+
+    def runs_of(self, job: str) -> Iterator[KnownRun]:
+        """Every run of *job* that has a row."""
+        for row in self._db.rows("SELECT * FROM runs WHERE job = ?", (job,)):
+            yield _known_run(row)
+
+    def made_of(self, job: str, key: str) -> Iterator[KnownRun]:
+        """Every run of *job* that was made of the run *key* of another job."""
+        sql = "SELECT * FROM runs WHERE job = ? AND json_extract(given, '$.row.key') = ?"
+        for row in self._db.rows(sql, (job, key)):
+            yield _known_run(row)
+
     def counts(self) -> dict[str, dict[tuple[State, Outcome | None], int]]:
         """Runs per job, by state and outcome; runs that have no row are not in it."""
         found: dict[str, dict[tuple[State, Outcome | None], int]] = {}
@@ -290,6 +352,13 @@ class Ledger:
             "SELECT key, outcome FROM runs WHERE settled_at IS NOT NULL AND state != ?", (State.SUCCEEDED,)
         ):
             yield key, Outcome(outcome) if outcome else None
+
+    def skipped_because(self, end: str, job: str | None = None) -> int:
+        """How many runs of *job*, or of all jobs, were skipped for a reason that ends so."""
+        sql = "SELECT count(*) FROM runs WHERE state = ? AND message LIKE '%' || ?"
+        of: tuple[str, ...] = () if job is None else (job,)
+        (count,) = self._db.first(sql if job is None else f"{sql} AND job = ?", (State.SKIPPED, end, *of))
+        return int(count)
 
     def planned_rows(self, job: str) -> "array[int]":
         """The digests of the rows that *job* was planned with, sorted; none for a job that it has not."""
@@ -370,9 +439,10 @@ class Ledger:
         )
         return {job: (count, int(total)) for job, count, total in rows}
 
-    def tried_again(self) -> int:
-        """How many runs of all jobs took more than one attempt, however many more."""
-        (runs,) = self._db.first("SELECT count(*) FROM attempts WHERE attempt > 1 AND attempt = 2")
+    def tried_again(self, job: str | None = None) -> int:
+        """How many runs of *job*, or of all jobs, took more than one attempt, however many more."""
+        sql = "SELECT count(*) FROM attempts WHERE attempt > 1 AND attempt = 2"
+        (runs,) = self._db.first(sql) if job is None else self._db.first(f"{sql} AND job = ?", (job,))
         return int(runs)
 
     def errors(self, job: str, most: int = 20) -> list[tuple[str, int]]:
@@ -400,10 +470,7 @@ class Ledger:
     def known(self, key: str) -> KnownRun | None:
         """The run *key*; None when it has no row."""
         row = self._db.first("SELECT * FROM runs WHERE key = ?", (key,))
-        if row is None:
-            return None
-        outcome = Outcome(row["outcome"]) if row["outcome"] else None
-        return KnownRun(_run(row), State(row["state"]), outcome, row["attempts"], row["settled_at"])
+        return None if row is None else _known_run(row)
 
     def attempts(self, key: str) -> list[PastAttempt]:
         """Every attempt at the run *key*, in order."""
@@ -431,6 +498,11 @@ def _times(job: str | None, column: str) -> tuple[str, tuple[str, ...]]:
     if job is None:
         return f"FROM runs WHERE {column} IS NOT NULL", ()
     return f"FROM runs WHERE job = ? AND {column} IS NOT NULL", (job,)
+
+
+def _known_run(row: Row) -> KnownRun:
+    outcome = Outcome(row["outcome"]) if row["outcome"] else None
+    return KnownRun(_run(row), State(row["state"]), outcome, row["attempts"], row["settled_at"])
 
 
 def _open_run(row: Row, earlier: Sequence[Row]) -> OpenRun:

@@ -1,4 +1,4 @@
-"""RunPod's bounds, and times of a job that can't be meant: pure checks of values that each are valid alone."""
+"""RunPod's bounds, and times and retries that can't be meant: pure checks of values that each are valid alone."""
 
 import re
 from collections.abc import Iterator
@@ -28,16 +28,35 @@ def problems(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[tuple[Fi
         message = (
             f"'wait_initial' ({duration(retry.wait_initial_s)}) is above 'wait_max' ({duration(retry.wait_max_s)})"
         )
-        yield Finding((*loc, "retry"), message, at_key=True), False
+        # At one of the two, for the mapping may be the job's and both be defaults.
+        key = "wait_initial" if "wait_initial_s" in retry.model_fields_set else "wait_max"
+        yield Finding((*loc, "retry", key), message), False
+    yield from ((finding, False) for finding in _retry_when(loc, job))
     yield from ((finding, False) for finding in _poll(loc, job))
     if job.stop_when.cost_usd is not None and endpoint is not None and endpoint.cost_per_second is None:
         yield Finding((*loc, "stop_when", "cost"), *no_rate("stop_when", job.endpoint), at_key=True), False
+    if job.reuse != "never" and isinstance(endpoint, LocalEndpoint) and endpoint.handler is None:
+        kind = "external" if endpoint.external else "command"
+        message = f"nothing is reused: what the workers of a local endpoint with '{kind}' run can't be known again"
+        yield Finding((*loc, "reuse"), message, "give the endpoint a handler, or leave 'reuse' out"), True
 
 
 def no_rate(where: str, endpoint: str) -> Trouble:
     """What is wrong with a bound on the cost in *where*: of *endpoint* it is not known what a second costs."""
     message = f"'cost' in '{where}' needs to know what a second on '{endpoint}' costs"
     return message, f"give endpoint '{endpoint}' its cost_per_second, in USD"
+
+
+def _retry_when(loc: Loc, job: Job) -> Iterator[Finding]:
+    if job.retry_when is None:
+        return
+    if job.retry.attempts < 2:
+        message = "'retry_when' never acts: 'retry.attempts' is 1, so there is no second"
+        yield Finding((*loc, "retry_when"), message, "write retry: {attempts: 2}, or more", at_key=True)
+    if "outcomes" in job.retry.model_fields_set:
+        message = "'outcomes' is not looked at where 'retry_when' decides"
+        words = " or ".join(f"outcome == '{outcome}'" for outcome in job.retry.outcomes)
+        yield Finding((*loc, "retry", "outcomes"), message, f"write into retry_when: {words}", at_key=True)
 
 
 def _poll(loc: Loc, job: Job) -> Iterator[Finding]:
@@ -50,7 +69,7 @@ def _poll(loc: Loc, job: Job) -> Iterator[Finding]:
         yield Finding((*loc, "poll", "max"), message)
     if shortest > longest:
         message = f"'min' ({duration(shortest)}) is above 'max' ({duration(longest)})"
-        yield Finding((*loc, "poll"), message, at_key=True)
+        yield Finding((*loc, "poll", "min" if "min_s" in job.poll.model_fields_set else "max"), message)
 
 
 def _policy(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ class Live:
     Attributes:
         resumed: Whether an earlier process began it.
         notes: What a person must know before it goes on.
+        hints: What a person may want to know.
         switches: What stops each job, by name.
         interrupted: Whether a signal asked for its end.
         stopped: Why jobs were stopped for good, by name, once `carry` is over.
@@ -34,6 +35,7 @@ class Live:
         self.endpoints = endpoints
         self.resumed = resumed
         self.notes: list[str] = []
+        self.hints: list[str] = []
         self.switches: dict[str, Switch] = {job: Switch() for job in tally.jobs}
         self.interrupted = False
         self.stopped: dict[str, str] = {}

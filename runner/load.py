@@ -11,19 +11,20 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from runner.errors import JobFileError, Problem
+from runner.errors import JobFileError, Problem, UsageError
+from runner.layers import Layers, copied, lay, profiles
 from runner.lines import REFERENCE, Fault, masked, position, stars
-from runner.salvage import validate
+from runner.salvage import of_layers, validate
 from runner.slips import explain
 from runner.spec import JobFileSpec, found
 from runner.values import JsonObject, JsonValue
-from runner.wording import Finding, Loc
+from runner.wording import Finding, Loc, suggest
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 64
@@ -57,7 +58,11 @@ class _Loader(_Base):  # type: ignore[misc]  # its base is chosen at run time
 
 @dataclass(frozen=True)
 class Document:
-    """A job file as text and as a tree, so that any part of it can be pointed at."""
+    """
+    A job file as text and as a tree, so that any part of it can be pointed at.
+
+    *value* is as it is written, *layers* what it comes to: places are asked for by the latter's paths.
+    """
 
     path: Path
     file: str
@@ -66,17 +71,19 @@ class Document:
     root: yaml.Node
     value: JsonValue
     lines: list[str] = field(repr=False)
+    layers: Layers = field(repr=False)
 
     def problem(self, found: Finding, *, warning: bool = False, column: tuple[int, int] | None = None) -> Problem:
         """*found* with its place. *column* overrides the place: line and column, for a spot inside a text."""
-        mark = locate(self.root, found.loc, at_key=found.at_key)
+        mark = locate(self.root, self.layers.origin(found.loc), at_key=found.at_key)
         line, at = column or (mark.line + 1, mark.column + 1)
         source = self.lines[line - 1] if line <= len(self.lines) else None
-        return Problem(self.file, line, at, found.message, found.fix, source, warning)
+        via = self.layers.via(found.loc)
+        return Problem(self.file, line, at, found.message, found.fix, source, warning, via)
 
     def spot(self, loc: Loc, pattern: str) -> tuple[int, int] | None:
         """Line and column of the first match of *pattern* inside the text at *loc*; None when it isn't there."""
-        node = descend(self.root, loc)
+        node = descend(self.root, self.layers.origin(loc))
         if node is None:
             return None
         match = re.compile(pattern).search(self.text, node.start_mark.index, node.end_mark.index)
@@ -89,24 +96,49 @@ class Loaded:
     What came of a file.
 
     *spec* holds what is valid of it, None when nothing can stand alone; it is only complete when *problems* is empty.
+    *faults* are those of the problems that are slips of YAML.
     """
 
     document: Document
     spec: JobFileSpec | None
     problems: list[Problem]
+    faults: list[Problem] = field(repr=False)
+
+    def under(self, profile: str | None) -> "Loaded":
+        """
+        What comes of the file under *profile*, None being none. What is wrong with it without any is told as well.
+
+        Raises:
+            UsageError: the file has no such profile.
+        """
+        written: JsonObject = self.document.value
+        names = profiles(written)
+        if profile is not None and profile not in names:
+            fix = suggest(profile, names) or "the file has no profiles"
+            raise UsageError(f"unknown profile '{profile}' in {self.document.file}", fix=fix)
+        found = of_layers(written)
+        told = {finding.loc for finding in found}
+        problems = [*self.faults, *map(self.document.problem, found)]
+        for name in dict.fromkeys((None, profile)):
+            layers = lay(written, name)
+            document = replace(self.document, layers=layers)
+            found, spec = validate(layers.value)
+            problems += [document.problem(finding) for finding in found if layers.origin(finding.loc) not in told]
+        return Loaded(document, spec, list(dict.fromkeys(problems)), self.faults)  # what is merged twice is wrong once
 
 
 def left_of(path: Path, value: JsonObject, *, sha256: str) -> Document:
     """The job file at *path* of which only the *value* is known any more: all its problems are at its beginning."""
-    return Document(path, str(path), sha256, "", _compose("null"), value, [])
+    return Document(path, str(path), sha256, "", _compose("null"), value, [], Layers(value))
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path, *, profile: str | None = None) -> Loaded:
     """
-    Read the job file at *path* and hold it against the grammar.
+    Read the job file at *path* and hold it against the grammar, under *profile*.
 
     Raises:
         JobFileError: it can't be read as YAML at all, so that nothing further can be said.
+        UsageError: it has no such profile.
     """
     data = _read(path)
     text = _decode(path, data)
@@ -119,12 +151,13 @@ def load(path: Path) -> Loaded:
         raise JobFileError([_shown(str(path), lines, fault)]) from None
     _mask_secrets(root, lines)
     problems = [_shown(str(path), lines, fault) for fault in reader.faults]
-    document = Document(path, str(path), hashlib.sha256(data).hexdigest(), text, root, value, lines)
+    document = Document(path, str(path), hashlib.sha256(data).hexdigest(), text, root, value, lines, Layers({}))
     if not isinstance(value, dict):
         raise JobFileError(problems or [document.problem(_not_a_job_file(value))])
-    findings, spec = validate(value)
-    problems += [document.problem(finding) for finding in findings]
-    return Loaded(document, spec, list(dict.fromkeys(problems)))  # what is merged twice is wrong once
+    if copied(value) > MAX_VALUES:
+        message = f"more than {MAX_VALUES} values once every job has them"
+        raise JobFileError([document.problem(Finding(("defaults",), message, at_key=True))])
+    return Loaded(document, None, [], problems).under(profile)
 
 
 def _not_a_job_file(value: JsonValue) -> Finding:
@@ -194,9 +227,11 @@ def _mask_secrets(root: yaml.Node, lines: list[str]) -> None:
 
 def _secrets(root: yaml.Node) -> Iterator[yaml.Node | None]:
     """Every node whose value is secret, or may be."""
-    for endpoint in _children(descend(root, ("endpoints",))):
-        yield descend(endpoint, ("api_key",))
-    for job in _children(descend(root, ("jobs",))):
+    layers = [root, *_children(descend(root, ("profiles",)))]
+    for layer in layers:
+        for endpoint in _children(descend(layer, ("endpoints",))):
+            yield descend(endpoint, ("api_key",))
+    for job in (*_children(descend(root, ("jobs",))), *(descend(layer, ("defaults",)) for layer in layers)):
         for loc in (("webhook",), ("s3_config",), ("s3_config", "access_id"), ("s3_config", "access_secret")):
             yield descend(job, loc)
 
@@ -383,9 +418,9 @@ def _tag(tag: str) -> str:
     return tag.replace("tag:yaml.org,2002:", "!!")
 
 
-def descend(root: yaml.Node, loc: Sequence[int | str]) -> yaml.Node | None:
+def descend(root: yaml.Node | None, loc: Sequence[int | str]) -> yaml.Node | None:
     """The node at *loc*, None when the tree has none."""
-    node: yaml.Node | None = root
+    node = root
     for part in loc:
         node = _child(node, part)[1]
     return node

@@ -6,7 +6,7 @@ from runner import render
 from runner.render import Compiled, Render, Scope, Use
 from runner.wording import Loc
 
-_ROOTS = ("row", "matrix", "vars", "repeat", "run", "output")
+_ROOTS = ("row", "matrix", "vars", "repeat", "run", "output", "item", "item_index", "ext")
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _LOOKUP = re.compile(rf"\{{\{{ *((?:{'|'.join(_ROOTS)})(?:\.{_NAME})*) *\}}\}}")
 

@@ -13,6 +13,7 @@ from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
 from runner.errors import UsageError
 from runner.events import EMBEDDED, Destination
+from runner.layers import secret_texts
 from runner.pace import Pace
 from runner.runpod import RunPod, open_session
 from runner.secret import Masker, Secret
@@ -60,10 +61,14 @@ def _sounding(job_file: JobFile) -> list[str]:
 
 
 def hidden_names(job_file: JobFile) -> list[str]:
-    """The environment variables that no worker may see: keys, webhooks, and secrets that jobs carry themselves."""
+    """
+    The environment variables that no worker may see: keys, webhooks, and secrets that jobs carry themselves; those of
+    profiles that are not chosen, too.
+    """
     jobs = job_file.jobs.values()
     texts = [one.webhook for one in jobs if one.webhook is not None]
     texts += [one.s3_config.access_secret for one in jobs if one.s3_config is not None]
+    texts += secret_texts({key: job_file.document.value.get(key) for key in ("endpoints", "defaults", "profiles")})
     return sorted({*secret_names(job_file), *(name for text in texts for name in variables.names(text))})
 
 
@@ -148,6 +153,11 @@ class Network:
         token = Secret(value, name=f"${{{self._token_env}}}")
         self.masker.add(token)
         return token
+
+    @property
+    def destinations(self) -> dict[str, Destination]:
+        """Where each endpoint leads, by its name."""
+        return {name: self._destination(name) for name in self._specs}
 
     def endpoints(self, past: Mapping[str, list[float]]) -> dict[str, LiveEndpoint]:
         """A live endpoint for each name. *past* are times (monotonic) of recent submits to each."""

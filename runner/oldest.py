@@ -49,6 +49,7 @@ class Oldest:
         if not place.is_there:
             return
         place.is_there = False
+        place._told = _nothing  # whoever was told holds the place: without this the two would hold each other
         if place.is_in:
             self._in -= 1
             self._admit()
@@ -68,3 +69,7 @@ class Oldest:
                 self._in += 1
                 place.is_in = True
                 place._told()
+
+
+def _nothing() -> None:
+    pass

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from runner.batch import Folder
+from runner.row_slice import RowSlice
 from runner.values import JsonObject
 
 
@@ -18,10 +19,14 @@ class Options:
         file: The job file.
         only: Jobs to run; empty: all.
         overrides: Values for `vars`.
+        profile: The file's profile to use; None: the file as it is without any.
         limit: At most this many runs of each job; None: all.
+        rows: The slice of each job's rows to run, as ``10:20``; None: all.
+        where: An expression that rows must satisfy, too; None: no more than the file says.
         output_dir: The folder for the batches of all job files; None: as the job file or its default says.
         resume: Go on with the newest unfinished batch, if there is one.
-        fresh: Start a new batch beside an unfinished one.
+        fresh: Start a new batch beside an unfinished one, and take no result from an earlier one (``reuse``).
+        repeat: Run this batch again, as a new one; *file* and what is chosen of it are then its own.
         local_url: The base URL of a served local endpoint to use instead of an embedded one; None: embed.
         token_env: The environment variable that holds its token.
         drain_s: After the first signal, how long to follow what is in flight.
@@ -35,10 +40,14 @@ class Options:
     file: Path
     only: tuple[str, ...] = ()
     overrides: Mapping[str, str] = field(default_factory=dict)
+    profile: str | None = None
     limit: int | None = None
+    rows: RowSlice | None = None
+    where: str | None = None
     output_dir: Path | None = None
     resume: bool = False
     fresh: bool = False
+    repeat: Folder | None = None
     local_url: str | None = None
     token_env: str = "RUNNER_LOCAL_TOKEN"
     drain_s: float = 25.0
@@ -61,7 +70,10 @@ class Options:
         known: dict[str, Any] = {
             "only": tuple(chosen["jobs"]),
             "overrides": chosen["vars"],
+            "profile": chosen.get("profile"),
             "limit": chosen["limit"],
+            "rows": RowSlice.parse(chosen["rows"]) if "rows" in chosen else None,
+            "where": chosen.get("where"),
             "local_url": told["local_url"],
             "batch": folder,
         }
@@ -70,4 +82,7 @@ class Options:
     @property
     def chosen(self) -> JsonObject:
         """What was chosen of the file, as the manifest records it: a resume must choose the same."""
-        return {"vars": dict(self.overrides), "jobs": sorted(self.only), "limit": self.limit}
+        chosen: JsonObject = {"vars": dict(self.overrides), "jobs": sorted(self.only), "limit": self.limit}
+        rows = None if self.rows is None else str(self.rows)
+        more = {"profile": self.profile, "rows": rows, "where": self.where}
+        return chosen | {name: value for name, value in more.items() if value is not None}

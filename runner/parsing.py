@@ -41,15 +41,16 @@ async def parse_answer(body: Spool) -> JsonValue:
     if body.is_in_file:
         return await asyncio.get_running_loop().run_in_executor(_biggest, _parse_file, body)
     if body.size_bytes > INLINE_BYTES:
-        return await asyncio.to_thread(_parse, body.whole())
-    return _parse(body.whole())
+        return await asyncio.to_thread(parse, body.whole())
+    return parse(body.whole())
 
 
 def _parse_file(body: Spool) -> JsonValue:
-    return _parse(body.whole())
+    return parse(body.whole())
 
 
-def _parse(text: bytes) -> JsonValue:
+def parse(text: bytes) -> JsonValue:
+    """The JSON value in *text*, as `parse_answer` has it."""
     if len(text) <= SMALL_BYTES:
         value = parse_foreign(text)
     else:

@@ -7,7 +7,7 @@ anything is sent; the second hands out runs one at a time, in constant memory, a
 
 import itertools
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -15,11 +15,15 @@ from typing import Protocol
 
 from runner import artifact_paths, matrix, render, values
 from runner.check import EMPTY_INPUT, JobFile, Templates, empty
-from runner.errors import JobFileError, Problem, UsageError
+from runner.errors import JobFileError, Problem, UsageError, told_once
 from runner.inputs import shuffle
 from runner.inputs.base import BadRow, Report
-from runner.inputs.source import Inline, InputFile, Source, source_of
-from runner.render import RenderError
+from runner.inputs.source import Inline, InputFile, Source
+from runner.inputs.sources import source_of
+from runner.narrow import has_rows
+from runner.needs import in_order
+from runner.render import BATCH, RenderError, Scope
+from runner.row_slice import ALL, RowSlice
 from runner.runs import Occurrences as Occurrences
 from runner.runs import Run as Run
 from runner.spec import Job, Rows, found
@@ -61,7 +65,11 @@ def row_digest(row: JsonObject | None) -> int:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """A job and its *runs*, counted exactly."""
+    """
+    A job and its *runs*, counted exactly; where its rows are another job's runs, how many there are at most.
+
+    *cut* is how many the command line lets through, None for all.
+    """
 
     name: str
     job: Job
@@ -71,6 +79,15 @@ class JobPlan:
     _vars: JsonObject
     _combinations: Sequence[JsonObject | None]
     _shuffled: shuffle.Spool | None = None
+    cut: int | None = None
+    _batch: str | None = None
+    _part: RowSlice = ALL
+    _picked: "array[int] | None" = None
+
+    @property
+    def products(self) -> int:
+        """How many runs each row makes: combinations x repeat."""
+        return len(self._combinations) * self.job.rows.repeat
 
     @property
     def files(self) -> Sequence[InputFile]:
@@ -95,7 +112,9 @@ class JobPlan:
 
     def row_digests(self) -> "array[int]":
         """The digests of the rows that its runs are made of, in order. Raises what `expand` does."""
-        products = len(self._combinations) * self.job.rows.repeat
+        if self.job.rows.job is not None:
+            return array("Q")  # they are known once that job's runs are
+        products = self.products
         rows = itertools.islice(self._kept(_raise), -(-self.runs // products) if products else 0)
         return array("Q", (row_digest(row) for row in rows))
 
@@ -120,6 +139,44 @@ class JobPlan:
         if index < self.runs:
             raise UsageError(f"job '{self.name}' has {index} runs, planned were {self.runs}", fix="start again")
 
+    def at_most(self, upstream: int) -> int:
+        """How many runs it has at most when the job that its rows come from has *upstream* of them."""
+        rows = 1 if self.job.rows.collect else upstream
+        runs = min(rows, self.job.rows.limit or rows) * self.products
+        return runs if self.cut is None else min(runs, self.cut)
+
+    def of_batch(self, folder: Path) -> "JobPlan":
+        """This plan in the batch in *folder*, whose artifacts its inputs may read: for one whose rows are runs."""
+        return replace(self, _batch=str(folder))
+
+    def of_row(self, row: JsonObject, number: int, occurrences: Occurrences) -> Iterator[Run]:
+        """
+        The runs made of *row*, which another job gave, *number* being its place among that job's rows; none where
+        `where` drops it, and where the command line cuts them off.
+        """
+        problem = None
+        try:
+            if self._templates.where is not None and not self._keeps(row, None):
+                return
+        except RenderError as error:
+            problem = f"{'.'.join(map(str, error.loc[2:]))}: {error.message}"
+        for index, parts in self._numbered(number, row):
+            yield self._run(index, *parts, occurrences, problem)
+
+    def skipped(self, row: JsonObject, number: int, why: str, occurrences: Occurrences) -> Iterator[Run]:
+        """The runs that are skipped, and *why*: *row*, at the place *number*, is of a run with nothing to give."""
+        for index, (row_, combination, repeat) in self._numbered(number, row):
+            keyed = {"upstream": row.get("key"), "matrix": combination, "repeat": repeat}
+            key = _key(self.name, keyed, occurrences)
+            yield Run(self.name, index, key, row_, combination, repeat, None, skip=why)
+
+    def _numbered(
+        self, number: int, row: JsonObject
+    ) -> Iterator[tuple[int, tuple[JsonObject | None, JsonObject | None, int]]]:
+        for index, parts in enumerate(self._products(row), number * self.products):
+            if self.cut is None or index < self.cut:
+                yield index, parts
+
     def _products(self, row: JsonObject | None) -> Iterator[tuple[JsonObject | None, JsonObject | None, int]]:
         """*row* with each combination and repeat, copied for each run but the only one."""
         combinations, repeats = self._combinations, self.job.rows.repeat
@@ -133,11 +190,17 @@ class JobPlan:
                 )
 
     def _run(
-        self, index: int, row: JsonObject | None, combination: JsonObject | None, repeat: int, occurrences: Occurrences
+        self,
+        index: int,
+        row: JsonObject | None,
+        combination: JsonObject | None,
+        repeat: int,
+        occurrences: Occurrences,
+        problem: str | None = None,
     ) -> Run:
-        rendered, problem = None, None
+        rendered = None
         try:
-            rendered = self._rendered(row, combination, repeat)
+            rendered = None if problem is not None else self._rendered(row, combination, repeat)
         except RenderError as error:
             problem = f"{'.'.join(map(str, error.loc[2:]))}: {error.message}"
         keyed = rendered if problem is None else {"row": row, "matrix": combination}
@@ -145,7 +208,10 @@ class JobPlan:
         return Run(self.name, index, key, row, combination, repeat, rendered, problem)
 
     def _rendered(self, row: JsonObject | None, combination: JsonObject | None, repeat: int) -> JsonValue:
-        rendered = self._templates.input({"row": row, "matrix": combination, "vars": self._vars, "repeat": repeat})
+        scope: Scope = {"row": row, "matrix": combination, "vars": self._vars, "repeat": repeat}
+        if self._batch is not None:
+            scope[BATCH] = self._batch
+        rendered = self._templates.input(scope)
         if not rendered:
             shown = empty(rendered)
             raise RenderError(("jobs", self.name, "input"), f"an empty input, {shown}, never arrives: {EMPTY_INPUT}")
@@ -153,15 +219,23 @@ class JobPlan:
 
     def _kept(self, report: Report) -> Iterator[JsonObject | None]:
         """
-        Rows after `where`, `shuffle` and `limit`, in order.
+        Rows after `where`, `sample`, `shuffle` and `limit`, in order; of these those that the command line means.
 
         Raises:
             RenderError: `where` fails on a row, or is neither true nor false there.
         """
         if self._shuffled is not None:
             return self._shuffled.rows()
-        limit = self.job.rows.limit
-        return itertools.islice((row for _, row in self._matching(report, limit)), limit)
+        if self._picked is not None:
+            return self._pick(self._picked, report)
+        start, stop = self._part.within(self.job.rows.limit)
+        return itertools.islice((row for _, row in self._matching(report, stop)), start, stop)
+
+    def _pick(self, numbers: "array[int]", report: Report) -> Iterator[JsonObject | None]:
+        """The rows of these *numbers* in the source, in its order; what is behind the last of them is not read."""
+        rows = enumerate(self._source.rows(report))
+        for wanted in numbers:
+            yield next(row for number, row in rows if number == wanted)
 
     def _matching(self, report: Report, most: int | None) -> Iterator[tuple[int, JsonObject | None]]:
         """
@@ -175,20 +249,20 @@ class JobPlan:
                 kept += 1
                 yield number, row
 
-    def _keeps(self, row: JsonObject | None, number: int) -> bool:
-        """Whether `where` keeps *row*."""
+    def _keeps(self, row: JsonObject | None, number: int | None) -> bool:
+        """Whether `where` keeps *row*, which a message calls by its *number*, unless that is None."""
         where, loc = self._templates.where, ("jobs", self.name, "rows", "where")
         try:
             keep = where({"row": row, "vars": self._vars}) if where else True
         except RenderError as error:
-            raise RenderError(loc, f"row {number}: {error.message}") from None
+            raise RenderError(loc, f"{_row(number)}{error.message}") from None
         if not isinstance(keep, bool):
-            raise RenderError(loc, f"row {number}: expected true or false, found {found(keep)}")
+            raise RenderError(loc, f"{_row(number)}expected true or false, found {found(keep)}")
         return keep
 
     def first_trouble(self) -> RenderError | None:
         """Why the first run can't be rendered; None when it can, and when there is none."""
-        if not self.runs:
+        if not self.runs or self.job.rows.job is not None:
             return None
         for row in self._kept(_raise):
             for parts in self._products(row):
@@ -201,25 +275,38 @@ class JobPlan:
 
     def chosen(self, report: Report) -> "tuple[int, array[int] | None]":
         """
-        How many rows there are to run, and their numbers when they are shuffled.
+        How many rows there are to run, and their numbers where chance has a part in it.
 
         Reads the whole of every data file, so that it is digested.
         """
-        limit, seed = self.job.rows.limit, self.job.rows.shuffle
-        if seed is None:
-            return sum(1 for _ in self._matching(report, limit)), None
-        order = shuffle.order((number for number, _ in self._matching(report, None)), seed, limit)
+        rows = self.job.rows
+        if rows.shuffle is None and rows.sample is None:
+            return self._part.count(sum(1 for _ in self._matching(report, rows.limit))), None
+        numbers: Iterable[int] = (number for number, _ in self._matching(report, None))
+        if rows.sample is not None:
+            numbers = shuffle.sample(numbers, rows.sample.seed, rows.sample.size)
+        if rows.shuffle is None:
+            order = array("Q", itertools.islice(numbers, rows.limit))
+        else:
+            order = shuffle.order(numbers, rows.shuffle, rows.limit)
+        order = order[self._part.start : self._part.stop]
         return len(order), order
 
     def with_rows(self, rows: int, order: "array[int] | None") -> "JobPlan":
-        """This plan, of *rows*; those in *order* are read once more, and kept aside."""
-        shuffled = None if order is None else shuffle.Spool(self._source.rows(_raise), order)
-        return replace(self, runs=rows * len(self._combinations) * self.job.rows.repeat, _shuffled=shuffled)
+        """This plan, of *rows*; those in *order* are read once more, and kept aside, unless it is the source's own."""
+        plan = replace(self, runs=rows * len(self._combinations) * self.job.rows.repeat)
+        if order is None or self.job.rows.shuffle is None:
+            return replace(plan, _picked=order)
+        return replace(plan, _shuffled=shuffle.Spool(self._source.rows(_raise), order))
 
 
 def _raise(row: BadRow) -> None:
     """The report of a second pass: a row that has turned bad since the first means another file."""
     raise row
+
+
+def _row(number: int | None) -> str:
+    return "" if number is None else f"row {number}: "
 
 
 def _key(job: str, keyed: JsonValue, occurrences: Occurrences) -> str:
@@ -266,31 +353,30 @@ def make_plan(
     notes: list[Problem] = []
     jobs: dict[str, JobPlan] = {}
     files: dict[Path, InputFile] = {}
-    for name in job_file.chosen(only):
-        source = source_of(job_file.jobs[name].rows, job_file.folder, stdin)
+    chosen = job_file.chosen(only)
+    for name in in_order(job_file.jobs, chosen):
+        rows = job_file.jobs[name].rows
+        if rows.job is not None and rows.job not in jobs:
+            continue  # what is wrong with that job is told, and enough
+        source = source_of(rows, job_file.folder, stdin) if rows.job is None else Inline([])
         if source is None:
             loc = ("jobs", name, "rows", "file")
             notes.append(job_file.problem(loc, "rows from stdin are not checked", warning=True))
         try:
-            jobs[name] = _plan_job(job_file, name, limit, source or Inline([]))
+            upstream = None if rows.job is None else jobs[rows.job]
+            jobs[name] = _plan_job(job_file, name, limit, source or Inline([]), upstream)
         except JobFileError as error:
-            problems += error.problems
+            problems += error.found
             continue
         files |= {file.path: file for file in jobs[name].files}
     if problems:
         raise JobFileError(problems)
-    return Plan(jobs, tuple(files.values()), tuple(notes))
+    return Plan({name: jobs[name] for name in chosen}, tuple(files.values()), tuple(told_once(notes)))
 
 
-def no_plan(job_file: JobFile, *, only: Sequence[str] = ()) -> Plan:
-    """A plan of the chosen jobs that has no run, whatever their data are."""
-    return Plan(
-        {
-            name: JobPlan(name, job_file.jobs[name], 0, Inline([]), job_file.templates[name], job_file.vars, [None])
-            for name in job_file.chosen(only)
-        },
-        (),
-    )
+def no_plan(job_file: JobFile, *, only: Sequence[str] = (), limit: int | None = None) -> Plan:
+    """A plan of the chosen jobs that has no run, whatever their data are, but those that are made of others' runs."""
+    return Plan({name: _unplanned(job_file, name, Inline([]), limit) for name in job_file.chosen(only)}, ())
 
 
 def recalled(
@@ -299,6 +385,7 @@ def recalled(
     inputs: Mapping[Path, InputFile],
     *,
     only: Sequence[str] = (),
+    limit: int | None = None,
     stdin: Path | None = None,
 ) -> Plan | None:
     """
@@ -311,11 +398,11 @@ def recalled(
     files: dict[Path, InputFile] = {}
     for name in job_file.chosen(only):
         job = job_file.jobs[name]
-        source = source_of(job.rows, job_file.folder, stdin)
-        if name not in runs or source is None or job.rows.shuffle is not None or not source.recall(inputs):
+        source = source_of(job.rows, job_file.folder, stdin) if job.rows.job is None else Inline([])
+        by_chance = job.rows.shuffle is not None or job.rows.sample is not None  # whose order is kept nowhere
+        if name not in runs or source is None or by_chance or not source.recall(inputs):
             return None
-        combinations = JobPlan.combinations_of(job.rows)
-        plan = JobPlan(name, job, runs[name], source, job_file.templates[name], job_file.vars, combinations)
+        plan = replace(_unplanned(job_file, name, source, limit), runs=runs[name])
         try:
             if any(artifact_paths.shared(("jobs", name), job, plan.runs)) or plan.first_trouble() is not None:
                 return None
@@ -326,11 +413,21 @@ def recalled(
     return Plan(jobs, tuple(files.values()))
 
 
-def _plan_job(job_file: JobFile, name: str, limit: int | None, source: Source) -> JobPlan:
+def _unplanned(job_file: JobFile, name: str, source: Source, limit: int | None) -> JobPlan:
+    """The plan of a job whose rows were not counted: it has no run yet."""
     job = job_file.jobs[name]
     combinations = JobPlan.combinations_of(job.rows)
-    plan = JobPlan(name, job, 0, source, job_file.templates[name], job_file.vars, combinations)
-    plan = _counted(job_file, plan)
+    part = job_file.part if has_rows(job) else ALL
+    return JobPlan(name, job, 0, source, job_file.templates[name], job_file.vars, combinations, cut=limit, _part=part)
+
+
+def _plan_job(
+    job_file: JobFile, name: str, limit: int | None, source: Source, upstream: JobPlan | None = None
+) -> JobPlan:
+    """The plan of a job; *upstream* is that of the one whose runs are its rows, None where its rows are there now."""
+    plan = _unplanned(job_file, name, source, limit)
+    job = plan.job
+    plan = _counted(job_file, plan) if upstream is None else replace(plan, runs=plan.at_most(upstream.runs))
     shared = [job_file.document.problem(one) for one in artifact_paths.shared(("jobs", name), job, plan.runs)]
     if shared:
         raise JobFileError(shared)

@@ -77,14 +77,17 @@ class RetryPolicy:
     wait_initial_s: float
     wait_max_s: float
 
-    def next_wait_s(self, ended: Outcome, *, failures: int, jitter: float) -> float | None:
+    def next_wait_s(self, ended: Outcome, *, failures: int, jitter: float, wanted: bool | None = None) -> float | None:
         """
         Seconds to wait before the next attempt, or None to settle.
 
         *failures* counts the attempts that this policy has to answer for, the one that just ended included: those that
-        ended in a retryable outcome. *jitter* is in [0, 1).
+        ended in a retryable outcome. *jitter* is in [0, 1). *wanted* is ``retry_when``'s word, which takes the place of
+        *outcomes*; None where there is none.
         """
-        if ended not in RETRYABLE or ended not in self.outcomes or failures >= self.attempts:
+        if ended not in RETRYABLE or failures >= self.attempts:
+            return None
+        if not (ended in self.outcomes if wanted is None else wanted):
             return None
         return backoff_s(failures, initial_s=self.wait_initial_s, most_s=self.wait_max_s, jitter=jitter)
 

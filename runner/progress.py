@@ -1,9 +1,11 @@
 """Show a running batch: a live table on a terminal, plain lines elsewhere."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from runner.plain import plain
 from runner.states import State
 from runner.stdout import let_go
 from runner.tally import JobTally, Tally
@@ -65,6 +67,8 @@ class Display:
         while True:
             await asyncio.sleep(PLAIN_EVERY_S)
             self.say(f"{elapsed(asyncio.get_running_loop().time() - began)}: {states(live.tally)}")
+            for said in troubles(live):
+                self.say(f"  {said}")
 
     async def _redraw(self, live: "Live", began: float) -> None:
         # rich takes 0.05 s to import, and who redirects to a file never needs it.
@@ -77,7 +81,9 @@ class Display:
                 self._console = console
                 while True:
                     took_s = asyncio.get_running_loop().time() - began
-                    drawn.update(table(live.tally, took_s, is_ending=live.interrupted), refresh=True)
+                    drawn.update(
+                        table(live.tally, took_s, is_ending=live.interrupted, said=troubles(live)), refresh=True
+                    )
                     await asyncio.sleep(REFRESH_S)
         except OSError:  # as in `say`
             let_go(self._err)
@@ -85,11 +91,19 @@ class Display:
             self._console = None
 
 
-def table(tally: Tally, took_s: float, *, is_ending: bool = False) -> "Table":
+def troubles(live: "Live") -> list[str]:
+    """A line for each endpoint that asks for something."""
+    courses = {name: endpoint.course for name, endpoint in live.endpoints.items()}
+    return [plain(f"endpoint {name}: {one.now()}") for name, one in courses.items() if not one.newest.is_calm]
+
+
+def table(tally: Tally, took_s: float, *, is_ending: bool = False, said: Sequence[str] = ()) -> "Table":
     """
-    A line a job, with what a person wants to know *took_s* seconds after the start; *is_ending*: a signal was heard.
+    A line a job, with what a person wants to know *took_s* seconds after the start, and below what is to be *said*;
+    *is_ending*: a signal was heard.
     """
     from rich.table import Table
+    from rich.text import Text
 
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("job", "runs", "settled", "in flight", "succeeded", "failed", "other", "eta"):
@@ -97,8 +111,11 @@ def table(tally: Tally, took_s: float, *, is_ending: bool = False) -> "Table":
     for name, job in tally.jobs.items():
         other = job.states[State.CANCELLED] + job.states[State.SKIPPED]
         ended = (job.states[State.SUCCEEDED], job.states[State.FAILED], other)
-        shown.add_row(name, *map(str, (job.planned, job.settled, job.in_flight, *ended)), eta(job, took_s))
-    shown.caption = elapsed(took_s) + ("" if is_ending else "; Ctrl-C starts nothing more and follows what runs")
+        last = f"waits for {', '.join(job.waits_for)}" if job.waits_for and job.pending else eta(job, took_s)
+        shown.add_row(name, *map(str, (job.planned, job.settled, job.in_flight, *ended)), last)
+    caption = f"{tally.reused} reused; " if tally.reused else ""
+    caption += elapsed(took_s) + ("" if is_ending else "; Ctrl-C starts nothing more and follows what runs")
+    shown.caption = Text("\n".join([caption, *said]))
     shown.caption_justify = "left"
     return shown
 
@@ -114,7 +131,12 @@ def eta(job: JobTally, took_s: float) -> str:
 def states(tally: Tally) -> str:
     """The batch in a line: ``12 of 600 runs settled: 11 succeeded, 1 failed; 8 in flight``."""
     settled = [f"{tally.total(state)} {state}" for state in State if state.is_final and tally.total(state)]
+    settled += [f"{tally.reused} of them reused"] if tally.reused else []
     text = f"{tally.settled} of {tally.planned} runs settled"
     if settled:
         text += ": " + ", ".join(settled)
-    return text + (f"; {tally.in_flight} in flight" if tally.in_flight else "")
+    text += f"; {tally.in_flight} in flight" if tally.in_flight else ""
+    for name, job in tally.jobs.items():
+        if job.waits_for and job.pending:
+            text += f"; {name} waits for {', '.join(job.waits_for)}"
+    return text

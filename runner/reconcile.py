@@ -1,7 +1,7 @@
 """Go on with a batch whose job file or data have changed: what is the same goes on, the rest only where it may."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Self
@@ -9,10 +9,11 @@ from typing import Self
 from runner import batch
 from runner.batch import Folder
 from runner.check import JobFile
-from runner.drift import drift, is_same, rest
+from runner.drift import drift, is_same, makes_the_same, rest
 from runner.errors import UsageError
 from runner.ledger import Ledger
 from runner.manifest import manifest, renewed
+from runner.needs import in_order
 from runner.occurrences import KeyIndex
 from runner.options import Options
 from runner.plan import JobPlan, Occurrences, Plan, Same
@@ -59,7 +60,13 @@ class Reconciled:
             )
         carried = {name: ledger.taken_up(name) for name in self._before["plan"]}
         gone: set[str] = set()
-        for name, planned in self._plan.jobs.items():
+        for name in in_order(self._job_file.jobs, self._plan.jobs):
+            planned = self._plan.jobs[name]
+            if planned.job.rows.job is not None:
+                if name in carried or accepted:
+                    self._check_upstream(folder, planned, carried)
+                    carried[name] = planned.at_most(carried[planned.job.rows.job])
+                continue
             open_keys = {work.run.key for work in works if work.run.job == name}
             found = drift(self._before, planned, self._job_file.vars, ledger, open_keys, _counting)
             if name in carried or accepted:
@@ -78,6 +85,24 @@ class Reconciled:
         known = [replace(work, job_id=work.last_job_id, submitted_at=work.last_submitted_at) for work in dropped]
         store.write([settle(work, work.last, now=now) for work in known])
         return [work for work in works if work not in dropped]
+
+    def _check_upstream(self, folder: Folder, planned: JobPlan, carried: Mapping[str, int]) -> None:
+        """
+        Make sure that *planned* makes the same of the runs of another job as it did: which runs it has is known only
+        once these are settled, so there is no telling what is the same of it and what is other.
+        """
+        name, source = planned.name, str(planned.job.rows.job)
+        if name in self._before["plan"] and not makes_the_same(self._before, planned, self._job_file.vars):
+            raise UsageError(
+                f"job '{name}' makes its runs of job '{source}', and its input, its rows or the vars are other than"
+                f" when batch {folder.id} was started",
+                fix="put them back, then go on; or start a new batch with --fresh",
+            )
+        if source not in carried:
+            raise UsageError(
+                f"job '{name}' makes its runs of job '{source}', which batch {folder.id} was not started with",
+                fix="go on with --accept-changes, or start a new batch with --fresh",
+            )
 
     def _renew(self, folder: Folder, ledger: Ledger, masker: Masker, carried: dict[str, int], *, now: float) -> None:
         """From now on the batch is what the job file says now. The manifest comes last: until then it is compared."""

@@ -13,7 +13,7 @@ from runner.compiler import Compiler, Templates
 from runner.errors import Problem, UsageError
 from runner.known import Known
 from runner.load import left_of
-from runner.spec import Endpoint, JobFileSpec
+from runner.spec import ARTIFACT_KINDS, Endpoint, JobFileSpec
 from runner.thresholds import Threshold
 from runner.values import JsonObject
 
@@ -37,7 +37,7 @@ def recorded(manifest: JsonObject) -> JobFile:
         templates[name] = compiler.templates(("jobs", name), job, known)
     if problems:
         raise _unusable(manifest, problems[0].message)
-    thresholds: dict[str, Threshold] = spec.thresholds
+    thresholds: dict[str, tuple[Threshold, ...]] = spec.thresholds
     return JobFile(
         path=path,
         folder=path.parent,
@@ -46,6 +46,7 @@ def recorded(manifest: JsonObject) -> JobFile:
         description=spec.description,
         vars=manifest["vars"],
         overrides=manifest["overrides"]["vars"],
+        profile=manifest["overrides"].get("profile"),
         endpoints=spec.endpoints,
         jobs=spec.jobs,
         outputs=spec.outputs,
@@ -81,7 +82,7 @@ def _artifacts(job: JsonObject) -> Iterator[JsonObject]:
     """The artifacts of *job*, each with the one kind that it has: a null is what it is made of, or nothing."""
     for artifact in job.get("artifacts", ()):
         given = {name: value for name, value in artifact.items() if value is not None}
-        yield given if len(given) > 1 else given | {"json": None}
+        yield given if given.keys() & set(ARTIFACT_KINDS) else given | {"json": None}
 
 
 def _unusable(manifest: JsonObject, why: str) -> UsageError:

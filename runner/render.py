@@ -16,6 +16,9 @@ from runner.wording import Loc
 Scope = dict[str, Any]
 """What a template sees: row, matrix, vars, repeat; run and output once there are such."""
 
+BATCH = " batch"
+"""The key in a scope of the folder of a batch, for a job whose rows are another's runs; no template can name it."""
+
 Render = Callable[[Scope], JsonValue]
 
 

@@ -1,18 +1,19 @@
 """Fold ledger records into the health report, and write it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runner.batch import Folder
 from runner.clock import iso
+from runner.course import Course
 from runner.durable import write_whole
 from runner.events import Sampled
-from runner.health import diagnosis
-from runner.judge import Judged, Numbers, judge
+from runner.gates import WHEN_FALSE
+from runner.judge import Judged, Numbers, all_hold, judge
 from runner.ledger import Ledger
 from runner.states import SETTLED, Outcome, State
-from runner.thresholds import Threshold, parse
+from runner.thresholds import Threshold, all_of
 from runner.values import JsonObject, dump
 
 RANKS = (50.0, 95.0, 99.0, 100.0)
@@ -27,7 +28,8 @@ class Told:
     """
     What the report needs and the ledger's tables don't hold: all of it stands in the manifest or in its notes.
 
-    *stopped* says by job, for those that were stopped for good, why.
+    *of_jobs* are the thresholds of those jobs that have any. *stopped* says by job, for those that were stopped for
+    good, why; *needs* which jobs each of those needs that do.
     """
 
     batch: str
@@ -39,7 +41,10 @@ class Told:
     ended_at: float | None
     verdict: str
     thresholds: tuple[Threshold, ...] = ()
+    of_jobs: Mapping[str, tuple[Threshold, ...]] = field(default_factory=dict)
     stopped: Mapping[str, str] = field(default_factory=dict)
+    profile: str | None = None
+    needs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def told(ledger: Ledger, folder: Folder, *, verdict: str | None = None) -> Told:
@@ -55,24 +60,43 @@ def told(ledger: Ledger, folder: Folder, *, verdict: str | None = None) -> Told:
         started_at=ledger.noted("started_at"),
         ended_at=ledger.noted("ended_at"),
         verdict=ledger.noted("verdict") or verdict or "running",
-        thresholds=tuple(parse(metric, text) for metric, text in spec.get("thresholds", {}).items()),
+        thresholds=all_of(spec.get("thresholds", {})),
+        of_jobs={job: found for job in planned if (found := all_of(spec["jobs"][job].get("thresholds", {})))},
         stopped=ledger.noted("stopped") or {},
+        profile=manifest.get("overrides", {}).get("profile"),
+        needs={job: needs for job in planned if (needs := _needs(spec["jobs"][job]))},
     )
+
+
+def _needs(job: JsonObject) -> list[str]:
+    """The jobs that come before *job* of a manifest; one of an older version needs none."""
+    source = job.get("rows", {}).get("job")
+    return [*job.get("needs", ()), *([] if source is None else [source])]
 
 
 def fold(ledger: Ledger, facts: Told) -> JsonObject:
     """The health report of a batch, over all its resumes: the object of health.json. It speaks of one moment."""
     with ledger.snapshot():
-        counts = ledger.counts()
-        jobs = {job: _job(ledger, job, planned, counts.get(job, {}), facts) for job, planned in facts.planned.items()}
-        endpoints = _endpoints(ledger, dict.fromkeys(facts.endpoint_of.values()))
+        counts, reused = ledger.counts(), ledger.reused()
+        jobs = {
+            job: _job(ledger, job, planned, counts.get(job, {}), reused.get(job, 0), facts)
+            for job, planned in facts.planned.items()
+        }
+        for job in jobs:
+            awaited = [name for name in facts.needs.get(job, ()) if name in jobs and jobs[name]["pending"]]
+            if awaited and jobs[job]["pending"] and job not in counts:
+                jobs[job]["waits_for"] = awaited
+        endpoints = _endpoints(ledger, dict.fromkeys(facts.endpoint_of.values()), is_over=facts.ended_at is not None)
         thresholds = judged(ledger, facts)
-    totals = {word: sum(job[word] for job in jobs.values()) for word in ("runs", *_WORDS, "pending", "retried")}
+    totals = {
+        word: sum(job[word] for job in jobs.values()) for word in ("runs", *_WORDS, "pending", "retried", "reused")
+    }
     return {
         "verdict": facts.verdict,
         "batch": {
             "id": facts.batch,
             "name": facts.name,
+            "profile": facts.profile,
             "started_at": iso(facts.started_at),
             "ended_at": None if facts.ended_at is None else iso(facts.ended_at),
             **totals,
@@ -84,40 +108,73 @@ def fold(ledger: Ledger, facts: Told) -> JsonObject:
 
 
 def judged(ledger: Ledger, facts: Told) -> tuple[Judged, ...]:
-    """The thresholds of *facts*, held against what the ledger holds now of all jobs together, in their order."""
-    if not facts.thresholds:
+    """
+    The thresholds of *facts*, held against what the ledger holds now: those of the batch against all jobs together,
+    then those of each job.
+    """
+    if not facts.thresholds and not facts.of_jobs:
         return ()
-    counts: Counter[str] = Counter()
-    for job in ledger.counts().values():
-        for (state, outcome), count in job.items():
-            counts[state.value] += count
-            counts["answer_lost"] += count if outcome is Outcome.ANSWER_LOST else 0
-    counts["retried"] = ledger.tried_again()
-    asked = [(one.metric, one.statistic) for one in facts.thresholds if one.statistic is not None]
-    return judge(
-        facts.thresholds,
-        Numbers(
-            planned=sum(facts.planned.values()),
-            counts=counts,
-            times_ms={(metric, statistic): _time(ledger, metric, statistic) for metric, statistic in asked},
-            cost_usd=_cost_of_all(ledger, facts),
-        ),
+    counts = ledger.counts()
+    found = judge(facts.thresholds, _numbers(ledger, facts, facts.thresholds, counts, None))
+    for job, bounds in facts.of_jobs.items():
+        found += judge(bounds, _numbers(ledger, facts, bounds, counts, job), job)
+    return found
+
+
+def thresholds_hold(ledger: Ledger, facts: Told) -> bool | None:
+    """
+    Whether all thresholds of *facts* hold, None when there are none. Where jobs have some and the batch has none, every
+    run of the other jobs must have succeeded, too, or be skipped because the job file says so.
+    """
+    found = all_hold(judged(ledger, facts))
+    if found is None or facts.thresholds:
+        return found
+    counts = ledger.counts()
+    for job, planned in facts.planned.items():
+        succeeded = sum(count for (state, _), count in counts.get(job, {}).items() if state is State.SUCCEEDED)
+        if job not in facts.of_jobs and succeeded < planned:
+            found = found and succeeded + ledger.skipped_because(WHEN_FALSE, job) == planned
+    return found
+
+
+def _numbers(
+    ledger: Ledger,
+    facts: Told,
+    bounds: Iterable[Threshold],
+    counts: Mapping[str, Mapping[tuple[State, Outcome | None], int]],
+    job: str | None,
+) -> Numbers:
+    """What *bounds* are held against: the numbers of *job*, None being all jobs together."""
+    jobs = list(facts.planned) if job is None else [job]
+    found: Counter[str] = Counter()
+    for name in jobs:
+        for (state, outcome), count in counts.get(name, {}).items():
+            found[state.value] += count
+            found["answer_lost"] += count if outcome is Outcome.ANSWER_LOST else 0
+    if any(one.metric == "retried" for one in bounds):
+        found["retried"] = ledger.tried_again(job)
+    asked = [(one.metric, one.statistic) for one in bounds if one.statistic is not None]
+    return Numbers(
+        planned=sum(facts.planned[name] for name in jobs),
+        counts=found,
+        times_ms={(metric, statistic): _time(ledger, job, metric, statistic) for metric, statistic in asked},
+        cost_usd=_cost_of(ledger, facts, jobs) if any(one.unit == "USD" for one in bounds) else None,
     )
 
 
-def _time(ledger: Ledger, metric: str, statistic: str) -> float | None:
-    """The *statistic* of a time of all jobs together, in ms."""
+def _time(ledger: Ledger, job: str | None, metric: str, statistic: str) -> float | None:
+    """The *statistic* of a time of *job*, or of all jobs together, in ms."""
     column = f"{metric}_ms"
     if statistic in PERCENTS:
-        return ledger.percentiles(None, column, [PERCENTS[statistic]])[0]
-    mean = ledger.mean(None, column)
+        return ledger.percentiles(job, column, [PERCENTS[statistic]])[0]
+    mean = ledger.mean(job, column)
     return None if mean is None else round(mean, 3)
 
 
-def _cost_of_all(ledger: Ledger, facts: Told) -> float | None:
-    """What all jobs cost together, as their own figures add up; None where the rate of one is not known."""
+def _cost_of(ledger: Ledger, facts: Told, jobs: Sequence[str]) -> float | None:
+    """What *jobs* cost together, as their own figures add up; None where the rate of one is not known."""
     spent = ledger.spent()
-    costs = [_cost_usd(facts, job, spent.get(job, (0, 0))[1]) for job in facts.planned]
+    costs = [_cost_usd(facts, job, spent.get(job, (0, 0))[1]) for job in jobs]
     known = [cost for cost in costs if cost is not None]
     return round(sum(known), 6) if len(known) == len(costs) else None
 
@@ -137,7 +194,12 @@ _WORDS = tuple(state.value for state in State if state in SETTLED)
 
 
 def _job(
-    ledger: Ledger, job: str, planned: int, counts: Mapping[tuple[State, Outcome | None], int], facts: Told
+    ledger: Ledger,
+    job: str,
+    planned: int,
+    counts: Mapping[tuple[State, Outcome | None], int],
+    reused: int,
+    facts: Told,
 ) -> JsonObject:
     states = {word: sum(count for (state, _), count in counts.items() if state.value == word) for word in _WORDS}
     outcomes: Counter[str] = Counter()
@@ -151,6 +213,7 @@ def _job(
         "pending": planned - sum(states.values()),
         "outcomes": dict(sorted(outcomes.items())),
         "retried": retried,
+        "reused": reused,
         "delay_time_ms": _percentiles(ledger, job, "delay_time_ms"),
         "execution_time_ms": _percentiles(ledger, job, "execution_time_ms"),
         "errors": [{"message": message, "count": count} for message, count in ledger.errors(job)],
@@ -163,24 +226,24 @@ def _percentiles(ledger: Ledger, job: str, column: str) -> JsonObject:
     return dict(zip(RANK_NAMES, ledger.percentiles(job, column, RANKS), strict=True))
 
 
-def _endpoints(ledger: Ledger, planned: Iterable[str]) -> JsonObject:
+def _endpoints(ledger: Ledger, planned: Iterable[str], *, is_over: bool) -> JsonObject:
     """
-    What was seen of each endpoint. The diagnosis is of the newest look; the counters are the last that could be read.
+    What was seen of each endpoint. The diagnosis is of the newest looks, or of all of them if that is well now and the
+    batch *is_over*; the counters are the last that could be read.
     """
-    looks: Counter[str] = Counter()
-    newest: dict[str, Sampled | None] = dict.fromkeys(planned)
+    courses = {name: Course() for name in planned}
     read: dict[str, Sampled] = {}
     for sample in ledger.samples():
-        looks[sample.endpoint] += 1
-        newest[sample.endpoint] = sample
+        courses.setdefault(sample.endpoint, Course()).add(sample)
         if sample.problem is None:
             read[sample.endpoint] = sample
     return {
         name: {
-            "samples": looks[name],
-            "diagnosis": diagnosis(sample),
+            "samples": course.looks,
+            "diagnosis": course.over_all() if is_over else course.now(),
+            "evidence": course.evidence(),
             "jobs": read[name].jobs if name in read else {},
             "workers": read[name].workers if name in read else {},
         }
-        for name, sample in newest.items()
+        for name, course in courses.items()
     }

@@ -28,11 +28,14 @@ def line(
     job_id: str | None,
     submitted_at: float | None,
     settled_at: float,
+    reused_from: str | None = None,
 ) -> bytes:
     """
     The line of a settled *run*, newline included; times are seconds since the epoch, None when it was never submitted.
 
-    *ending* is None for a skipped run. An attempt without output has no key ``output``: null is an output.
+    *ending* is None for a skipped run, whose error is why it was skipped, where that is known. An attempt without
+    output has no key ``output``: null is an output. *reused_from* is the batch that made the result; a line has that
+    key only when it was another one.
     """
     shown: JsonObject = {
         "key": run.key,
@@ -49,7 +52,7 @@ def line(
     if ending is not None and ending.output is not MISSING:
         shown["output"] = ending.output
     shown |= {
-        "error": ending.error if ending else None,
+        "error": ending.error if ending else _skipped(run),
         "job_id": job_id,
         "worker_id": ending.worker_id if ending else None,
         "attempts": attempts,
@@ -59,7 +62,13 @@ def line(
         "settled_at": iso(settled_at),
         "artifacts": list(ending.artifacts) if ending else [],
     }
+    if reused_from is not None:
+        shown["reused_from"] = reused_from
     return dump_line(shown)
+
+
+def _skipped(run: Run) -> JsonObject | None:
+    return None if run.skip is None else {"type": None, "message": run.skip, "traceback": None}
 
 
 def settled(text: bytes) -> Settled:
@@ -73,6 +82,7 @@ def settled(text: bytes) -> Settled:
         matrix=shown["matrix"],
         repeat=shown["repeat"],
         input=shown["input"],
+        skip=shown["error"]["message"] if shown["outcome"] is None and shown["error"] is not None else None,
     )
     ending = None
     if shown["outcome"] is not None:
@@ -86,8 +96,8 @@ def settled(text: bytes) -> Settled:
             execution_time_ms=shown["execution_time_ms"],
             artifacts=tuple(shown["artifacts"]),
         )
-    at = _epoch(shown["settled_at"])
-    return Settled(run, shown["attempts"], State(shown["state"]), ending, text, at)
+    at, reused_from = _epoch(shown["settled_at"]), shown.get("reused_from")
+    return Settled(run, shown["attempts"], State(shown["state"]), ending, text, at, reused_from)
 
 
 def accepted(text: bytes) -> Accepted | None:

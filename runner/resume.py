@@ -1,5 +1,6 @@
 """Decide where a batch goes on: which one, whether it still is the same, and what its open runs need first."""
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,8 +74,14 @@ def check_options(manifest: JsonObject, *, overrides: JsonObject) -> None:
 def _options(overrides: JsonObject) -> str:
     words = [f"--var {name}={value}" for name, value in overrides["vars"].items()]
     words += [f"--job {name}" for name in overrides["jobs"]]
+    if overrides.get("profile") is not None:
+        words.append(f"--profile {overrides['profile']}")
     if overrides["limit"] is not None:
         words.append(f"--limit {overrides['limit']}")
+    if "rows" in overrides:
+        words.append(f"--rows {overrides['rows']}")
+    if "where" in overrides:
+        words.append(f"--where {shlex.quote(overrides['where'])}")
     return " ".join(words) or "none"
 
 

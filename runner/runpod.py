@@ -7,12 +7,12 @@ Nothing is retried here: every method sends one request and says what its failur
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-import aiohttp
 from yarl import URL
 
 from runner.answers import (
@@ -28,13 +28,14 @@ from runner.answers import (
     read_submitted,
 )
 from runner.errors import Unreadable, UsageError
+from runner.exchange import Session, open_session
 from runner.faults import evidence
-from runner.parsing import INLINE_BYTES, parse_answer
+from runner.parsing import INLINE_BYTES, parse, parse_answer
 from runner.plain import plain
 from runner.secret import Masker, Secret
 from runner.spool import Spool, Unkept
 from runner.values import JsonValue
-from runner.wire import CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES, SLOWEST_BYTES_PER_S, Call, Wire, open_session, unkept
+from runner.wire import CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES, SLOWEST_BYTES_PER_S, Call, Wire, unkept
 
 __all__ = ["RunPod", "open_session"]
 
@@ -62,7 +63,7 @@ class RunPod:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        session: Session,
         *,
         base_url: str,
         endpoint_id: str,
@@ -251,6 +252,9 @@ class RunPod:
         """Send *call* and *read* its answer."""
         async with Spool() as body:
             status = await self._wire.send(call, body)
+            if body.size_bytes <= INLINE_BYTES:
+                with suppress(ValueError, RecursionError):  # said below, which is rare
+                    return self._without_secrets(read(parse(body.whole())))
             try:
                 return await self._answer(call, status, body, read)
             except Unkept as error:

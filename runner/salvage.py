@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from runner import wording
-from runner.spec import UNREAD, JobFileSpec
+from runner.spec import UNREAD, JobFileSpec, Layered
 from runner.values import JsonObject, JsonValue
 from runner.wording import Finding, Loc
 
@@ -28,6 +28,18 @@ def validate(value: JsonObject) -> tuple[list[Finding], JobFileSpec | None]:
     return found, None
 
 
+def of_layers(value: JsonObject) -> list[Finding]:
+    """Every problem that the `defaults` and `profiles` of *value* have with the grammar, by themselves."""
+    layers = {name: value[name] for name in ("defaults", "profiles") if name in value}
+    if not layers:
+        return []  # nor is the model built, which takes as long as reading a file
+    try:
+        Layered.model_validate(layers)
+    except ValidationError as error:
+        return wording.findings(error.errors(include_url=False))
+    return []
+
+
 _STAND_INS: dict[str, JsonValue] = {
     "version": 1,
     "name": "x",
@@ -35,6 +47,7 @@ _STAND_INS: dict[str, JsonValue] = {
     "jobs": {"x": {"endpoint": "", "input": "x"}},
     "jobs.*.endpoint": "",
     "jobs.*.artifacts.path": UNREAD,
+    "jobs.*.artifacts.for": "[]",
 }
 """What stands for a part that nothing can do without."""
 

@@ -9,7 +9,7 @@ from runner.clock import Clock
 from runner.endpoint import LiveEndpoint
 from runner.errors import EndpointRefused, NotFound, Paused, RunPodError
 from runner.events import Sampled
-from runner.health import PAUSED, workers_up
+from runner.health import PAUSED, Diagnosis, diagnosis, is_grave, workers_up
 from runner.record import Recorder
 from runner.units import duration
 
@@ -21,6 +21,12 @@ GATE_S = 5.0
 
 LAST_LOOK_S = 5.0
 """How long the looks after the end may take: who stopped a batch waits for them."""
+
+HINDRANCES = ("crash-looping", "throttled", "cold start")
+"""What keeps workers from getting ready, as a diagnosis calls it."""
+
+MORE_WORKERS = "raise its active (min) workers, or lower health.require.workers_ready"
+WAIT_LONGER = "wait longer (health.wait), raise its active (min) workers, or lower health.require.workers_ready"
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +51,19 @@ async def look(endpoint: LiveEndpoint, recorder: Recorder, clock: Clock) -> Samp
         log.warning("health can't be read: %s", error.message, extra={"endpoint": name})
         sample = Sampled(name, clock.now(), {}, {}, problem=error.message)
     else:
-        sample = Sampled(name, clock.now(), found.jobs, found.workers)
+        problem = PAUSED if endpoint.is_paused else None  # it need not say so of itself
+        sample = Sampled(name, clock.now(), found.jobs, found.workers, problem)
     recorder.tell(sample)
+    _say(endpoint, sample)
     return sample
+
+
+def _say(endpoint: LiveEndpoint, sample: Sampled) -> None:
+    """Log how the endpoint is when that has changed."""
+    news = endpoint.course.add(sample)
+    if news is not None:
+        level = logging.WARNING if is_grave(news) else logging.INFO
+        log.log(level, "%s", news, extra={"endpoint": endpoint.destination.name})
 
 
 async def gate(
@@ -70,6 +86,7 @@ async def gate(
     """
     over_at = clock.monotonic() + wait_s
     up: int | None = None
+    told: Diagnosis | None = None
     while True:
         sample = await look(endpoint, recorder, clock)
         if endpoint.refusal is not None:
@@ -78,6 +95,7 @@ async def gate(
             up = workers_up(sample.workers)
             if up is not None and up >= workers_ready:
                 return
+            told = diagnosis(sample, is_awaited=True)
         left_s = over_at - clock.monotonic()
         if left_s <= 0:
             break
@@ -89,19 +107,22 @@ async def gate(
         fix = "see what 'runner health' says of it, or leave health.require.workers_ready out"
     else:
         workers = "1 worker" if workers_ready == 1 else f"{workers_ready} workers"
-        message = f"endpoint {name!r} has {up} of {workers} ready{after}"
-        fix = "raise its min workers, or lower health.require.workers_ready"
+        message, fix = f"endpoint {name!r} has {up} of {workers} ready{after}", MORE_WORKERS
+        if told is not None and told.word in HINDRANCES:
+            message += f": {told.word}: {told.seen}"
+            fix = told.fix if told.fix and is_grave(told.word) else WAIT_LONGER
     endpoint.refuse_because(message, fix)
 
 
 @asynccontextmanager
 async def sampling(
-    endpoints: Iterable[LiveEndpoint], recorder: Recorder, clock: Clock, *, every_s: float = EVERY_S
+    endpoints: Iterable[LiveEndpoint], recorder: Recorder, clock: Clock, *, every_s: float = EVERY_S, waits: bool = True
 ) -> AsyncIterator[None]:
     """
     Look at every endpoint now, every *every_s* seconds while the block runs, and once more after it.
 
-    The first looks are done when the block begins: a wrong key or id is known before anything is submitted.
+    Nothing is submitted before the first looks are done: a wrong key or id is known by then. With *waits* the block
+    begins after them, else at once, and jobs that were submitted before can be followed meanwhile.
     """
     endpoints = list(endpoints)
 
@@ -111,12 +132,24 @@ async def sampling(
             if isinstance(failure, BaseException):
                 raise failure
 
+    async def first_look() -> None:
+        try:
+            await look_at_all()
+        finally:
+            for endpoint in endpoints:
+                endpoint.looked_at()
+
     async def again() -> None:
+        if not waits:
+            await first_look()
         while True:
             await clock.sleep(every_s)
             await look_at_all()
 
-    await look_at_all()
+    for endpoint in endpoints:
+        endpoint.to_be_looked_at()
+    if waits:
+        await first_look()
     task = asyncio.create_task(again(), name="sampler")
     try:
         yield

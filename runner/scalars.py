@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from runner import thresholds, units
 from runner.states import RETRYABLE, Outcome
 from runner.units import Rate
+from runner.values import JsonObject
 
 LONGEST_S = 365 * 86_400.0
 
@@ -115,6 +116,26 @@ def _usd(value: object) -> float:
     return amount
 
 
+def _size(value: object) -> int:
+    """Bytes in a size above zero."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise mistake(f"a size needs a unit, found {found(value)}", f"write {found(value)} MiB, or another unit")
+    try:
+        size_bytes = units.size_bytes(value) if isinstance(value, str) else 0
+    except ValueError:
+        size_bytes = 0
+    if size_bytes < 1:
+        raise mistake(f"expected a size, found {found(value)}", "write 500 KB, 20 MiB or 1 GiB")
+    return size_bytes
+
+
+def _schema(value: object) -> JsonObject | str:
+    if isinstance(value, dict) or (isinstance(value, str) and value):
+        return value
+    fix = "write the schema itself, or the path of a JSON file with it"
+    raise mistake(f"expected a JSON Schema, found {found(value)}", fix)
+
+
 # Patterns for editors: `[0-9]`, for `\d` is other digits too in some languages; zero is told apart without a lookahead.
 NUMBER = r"[0-9]+(\.[0-9]+)?"
 ABOVE_ZERO = r"(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)"
@@ -140,6 +161,18 @@ RetryOutcome = Annotated[
     PlainValidator(_outcome),
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"enum": sorted(RETRYABLE)}),
+]
+Size = Annotated[
+    int,
+    PlainValidator(_size),
+    PlainSerializer(units.size_text, return_type=str),
+    written(rf"{ABOVE_ZERO}\s*([KMG]i?)?B"),
+]
+Schema = Annotated[
+    JsonObject | str,
+    PlainValidator(_schema),
+    PlainSerializer(lambda schema: schema),
+    WithJsonSchema({"type": ["object", "string"], "minLength": 1}),
 ]
 _SHARE = r"^\s*(0*[1-9][0-9]?(\.[0-9]+)?|0+\.0*[1-9][0-9]*|0*100(\.0+)?)\s*%\s*$"
 RunLimit = Annotated[

@@ -19,23 +19,21 @@ class Slots(AbstractAsyncContextManager[None]):
         self.taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def take_over(self) -> None:
-        """Take a place, also one too many."""
-        self.taken += 1
+    @property
+    def is_free(self) -> bool:
+        """Whether whoever comes now gets a place at once."""
+        return self.taken < self.limit and not self._waiting
 
-    def release(self) -> None:
-        """Give a place back."""
-        self.taken -= 1
-        self._wake()
-
-    def resize(self, limit: int) -> None:
-        """Make *limit* places of it. Who has one keeps it."""
-        self.limit = limit
-        self._wake()
-
-    async def __aenter__(self) -> None:
+    def take_now(self) -> bool:
+        """Take a place if that needs no waiting; whether it was taken."""
         if self.taken < self.limit and not self._waiting:
             self.taken += 1
+            return True
+        return False
+
+    async def take(self) -> None:
+        """Take a place, when it is our turn."""
+        if self.take_now():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -45,6 +43,25 @@ class Slots(AbstractAsyncContextManager[None]):
             if turn.done() and not turn.cancelled():  # it had just got the place
                 self.release()
             raise
+
+    def take_over(self) -> None:
+        """Take a place, also one too many."""
+        self.taken += 1
+
+    def release(self) -> None:
+        """Give a place back."""
+        self.taken -= 1
+        if self._waiting:
+            self._wake()
+
+    def resize(self, limit: int) -> None:
+        """Make *limit* places of it. Who has one keeps it."""
+        self.limit = limit
+        self._wake()
+
+    async def __aenter__(self) -> None:
+        if not self.take_now():
+            await self.take()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -5,23 +5,44 @@ What users write is read strictly: YAML has typed its scalars already, so ``"3"`
 unit matters carries it in its name and is written without it: ``execution_timeout: 5m`` is `execution_timeout_s`.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     PlainSerializer,
     PlainValidator,
     Tag,
+    TypeAdapter,
     ValidationInfo,
     WithJsonSchema,
+    create_model,
 )
 
-from runner import thresholds
-from runner.scalars import NUMBER, UNIT, Duration, RateLimit, RetryOutcome, RunLimit, Usd, Wait, mistake, written
+from runner import schedule, thresholds
+from runner.scalars import (
+    NUMBER,
+    UNIT,
+    Duration,
+    RateLimit,
+    RetryOutcome,
+    RunLimit,
+    Schema,
+    Size,
+    Usd,
+    Wait,
+    mistake,
+    written,
+)
 from runner.scalars import found as found
+from runner.schedule import BadSchedule, Times
 from runner.states import Outcome
 from runner.thresholds import BadThreshold, Threshold
 from runner.units import Rate
@@ -33,16 +54,17 @@ NAME = r"^[a-z0-9][a-z0-9._-]*$"
 LABEL = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 """Names of jobs and endpoints: they end up in URLs and file names."""
 
-DATA_KINDS = ("csv", "tsv", "jsonl", "json", "yaml", "yml")
-"""Kinds of data files that `rows.file` reads, by suffix; ``.gz`` may follow."""
+DATA_KINDS = ("csv", "tsv", "jsonl", "json", "yaml", "yml", "parquet")
+"""Kinds of data files that `rows.file` reads, by suffix; one of `PACKINGS` may follow all but the last."""
+
+PACKINGS = ("gz", "zst", "bz2", "xz")
+"""How data files may be packed, by suffix."""
+
+SOURCES = ("file", "inline", "folder", "openai")
+"""Keys of `rows` that say where rows come from; there is at most one of them, and none beside `job`."""
 
 NOT_YET: dict[str, tuple[str, ...]] = {
-    "": ("defaults",),
-    "endpoints.*": ("defaults",),
-    "jobs.*": ("needs", "when"),
-    "jobs.*.rows": ("job",),
-    "values of outputs.results": ("parquet", "csv"),
-    "suffixes": ("parquet", "arrow", "feather", "xlsx", "zst", "bz2", "xz", "zip"),
+    "suffixes": ("arrow", "feather", "xlsx", "zip"),
 }
 """What the contract has and this version refuses as "not supported yet", by the place where it is written."""
 
@@ -81,27 +103,71 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
-def _threshold(value: object, info: ValidationInfo) -> Threshold:
-    """The threshold for the metric that the field is named after."""
-    metric = str(info.field_name)
-    if not isinstance(value, str):
-        raise mistake(f"expected a text, found {found(value)}", f'write "{thresholds.example(metric)}"')
+def _bounds(value: object, info: ValidationInfo) -> tuple[Threshold, ...]:
+    """The thresholds for the metric that the field is named after. What is wrong with one of a list is told there."""
+    one = partial(_threshold, metric=str(info.field_name))
+    if not isinstance(value, list):
+        return (one(value),)
+    if not value:
+        raise mistake("expected at least one threshold, found an empty list", "leave it out, or write one")
+    return tuple(TypeAdapter(list[Annotated[Any, PlainValidator(one)]]).validate_python(value))
+
+
+def _threshold(value: object, *, metric: str) -> Threshold:
+    text, aborts = value, False
+    if isinstance(value, dict):
+        for key in value:
+            if key not in ("bound", "abort"):
+                raise mistake(f"unknown key '{key}' in '{metric}'", "known: 'bound', 'abort'")
+        text, aborts = value.get("bound"), value.get("abort", False)
+        if "bound" not in value:
+            raise mistake(
+                f"'bound' is missing in '{metric}'", f'write {{bound: "{thresholds.example(metric)}", abort: true}}'
+            )
+        if not isinstance(aborts, bool):
+            raise mistake(f"expected true or false for 'abort', found {found(aborts)}", "write abort: true")
+    if not isinstance(text, str):
+        raise mistake(f"expected a text, found {found(text)}", f'write "{thresholds.example(metric)}"')
+    if aborts and metric not in thresholds.ABORTING:
+        raise mistake(
+            f"'abort' of '{metric}': whether it is broken is known at the end only",
+            f"leave it out; known with it: {', '.join(thresholds.ABORTING)}",
+        )
     try:
-        return thresholds.parse(metric, value)
+        return replace(thresholds.parse(metric, text), abort=aborts)
     except BadThreshold as bad:
         raise mistake(bad.message, bad.fix) from None
 
 
 _COMPARISON = r"(<=?|>=?|==)"
 _COUNT = r"([0-9]{1,15}|0*\.[0-9]+|0+\.|0*1\.0*|(0*[0-9]{1,2}(\.[0-9]+)?|0*100(\.0+)?)\s*%)"
-CountThreshold = Annotated[Threshold, PlainValidator(_threshold), written(rf"{_COMPARISON}\s*{_COUNT}")]
+
+
+def _written_bounds(pattern: str, *, aborts: bool | None = None) -> WithJsonSchema:
+    """What editors know of the bounds of a metric; *aborts* is the one value that `abort` may have, None for either."""
+    text = {"type": "string", "pattern": rf"^\s*{pattern}\s*$"}
+    abort = {"type": "boolean"} if aborts is None else {"const": aborts}
+    one = {
+        "type": "object",
+        "properties": {"bound": text, "abort": abort},
+        "required": ["bound"],
+        "additionalProperties": False,
+    }
+    return WithJsonSchema({"anyOf": [text, one, {"type": "array", "items": {"anyOf": [text, one]}, "minItems": 1}]})
+
+
+_Bounds = tuple[Threshold, ...]
+CountThreshold = Annotated[_Bounds, PlainValidator(_bounds), _written_bounds(rf"{_COMPARISON}\s*{_COUNT}")]
+RetriedThreshold = Annotated[
+    _Bounds, PlainValidator(_bounds), _written_bounds(rf"{_COMPARISON}\s*{_COUNT}", aborts=False)
+]
 TimeThreshold = Annotated[
-    Threshold,
-    PlainValidator(_threshold),
-    written(rf"({'|'.join(thresholds.STATISTICS)})\s*{_COMPARISON}\s*{NUMBER}\s*{UNIT}"),
+    _Bounds,
+    PlainValidator(_bounds),
+    _written_bounds(rf"({'|'.join(thresholds.STATISTICS)})\s*{_COMPARISON}\s*{NUMBER}\s*{UNIT}", aborts=False),
 ]
 CostThreshold = Annotated[
-    Threshold, PlainValidator(_threshold), written(rf"{_COMPARISON}\s*[0-9]{{1,12}}(\.[0-9]+)?\s*USD")
+    _Bounds, PlainValidator(_bounds), _written_bounds(rf"{_COMPARISON}\s*[0-9]{{1,12}}(\.[0-9]+)?\s*USD")
 ]
 
 
@@ -179,28 +245,79 @@ _Endpoint = Annotated[
 ]
 
 
+class Sample(Spec):
+    """Some of the rows, drawn so that each is as likely as any other; they keep the order of the source."""
+
+    size: Count = Field(description="How many; all, where there are fewer.")
+    seed: int = Field(default=0, description="Another seed draws others; one seed the same on every machine.")
+
+
+def _sample(value: object) -> object:
+    """``sample: 100`` is short for its size."""
+    if not isinstance(value, int | dict | Sample) or isinstance(value, bool):
+        raise mistake(f"expected a number of rows, found {found(value)}", "write sample: {size: 100, seed: 7}, or 100")
+    if isinstance(value, int) and value < 1:
+        raise mistake(f"expected at least 1, found {value}", None)
+    return {"size": value} if isinstance(value, int) else value
+
+
 class Rows(Spec):
     """What a job is run with: rows x matrix x repeat. All optional; without any there is one run."""
 
     file: str | None = Field(
         default=None,
         min_length=1,
-        description="A data file below or beside the job file: csv, tsv, jsonl, json, yaml, also .gz; a glob of such "
-        "files, read in the order of their names; or `-`: jsonl from stdin.",
+        description="A data file below or beside the job file: csv, tsv, jsonl, json, yaml, these also packed as .gz, "
+        ".zst, .bz2 or .xz, and parquet; a glob of such files, read in the order of their names; or `-`: jsonl from "
+        "stdin.",
         examples=["data/prompts.csv", "data/*.jsonl.gz", "-"],
     )
     inline: list[JsonObject] | None = Field(default=None, min_length=1, description="The rows themselves.")
+    folder: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A folder below the job file's: one row for each file in it, in the order of their paths: row.path "
+        "(for `file_base64`), row.name, row.stem, row.suffix, row.size_bytes, row.sha256. Hidden files are left out.",
+        examples=["photos"],
+    )
+    glob: str | None = Field(
+        default=None,
+        min_length=1,
+        description="With `folder`: which of its files; ** stands for folders, {a,b} for either. Default: *, those "
+        "that are in no folder below it.",
+        examples=["*.png", "**/*.{jpg,png}"],
+    )
+    openai: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A file of requests for OpenAI's Batch API or vLLM's run-batch, as it is: row.custom_id, "
+        "row.method, row.url, row.body. Also packed, also a glob.",
+        examples=["requests.jsonl"],
+    )
+    job: Label | None = Field(
+        default=None,
+        description="Another job, whose runs are the rows, as they succeed: row.output, row.artifacts, row.row. A run "
+        "of it that does not succeed skips the runs that it would have made.",
+        examples=["captions"],
+    )
+    collect: bool = Field(
+        default=False,
+        description="With `job`: one row for all of its succeeded runs together, once all are settled: row.runs.",
+    )
     where: str | None = Field(
         default=None,
         min_length=1,
         description="An expression over row and vars; true keeps the row.",
         examples=["row.lang == 'en'"],
     )
+    sample: Annotated[Sample, BeforeValidator(_sample, json_schema_input_type=Count | Sample)] | None = Field(
+        default=None, description="Some of the kept rows, by chance: how many, or size and seed.", examples=[100]
+    )
     shuffle: int | None = Field(
         default=None, description="A seed: the kept rows come in an order of its own, the same on every machine."
     )
     limit: Count | None = Field(
-        default=None, description="Keep the first rows only, counted after `where` and `shuffle`."
+        default=None, description="Keep the first rows only, counted after `where`, `sample` and `shuffle`."
     )
     matrix: dict[str, Annotated[list[JsonValue], Field(min_length=1)]] | None = Field(
         default=None, min_length=1, description="Values to combine: every row is run with every combination."
@@ -320,6 +437,9 @@ class StopWhen(Spec):
 ARTIFACT_KINDS = ("base64", "data_uri", "url", "text", "json")
 """What an artifact can be made from: one key each, of which every artifact has exactly one."""
 
+MOST_ARTIFACT_BYTES = 256 * 1024 * 1024
+"""No answer is larger, and no download may be."""
+
 
 UNREAD = "\ufffc"
 """Stands for an artifact's path that could not be read, so that the rest of the artifact is checked."""
@@ -331,8 +451,24 @@ class Artifact(Spec):
     path: str = Field(
         min_length=1,
         description="A template: where it goes, below the batch's `artifacts`. It sees run.index, run.key, row, "
-        "matrix, repeat and vars.",
-        examples=["images/{{ run.index }}.png"],
+        "matrix, repeat, vars, with `for` item and item_index, and ext: png, mp4, json, …, by what the content is, "
+        "whatever it is said to be; bin where nothing tells.",
+        examples=["images/{{ run.index }}.png", "images/{{ run.index }}-{{ item_index }}.{{ ext }}"],
+    )
+    for_: str | None = Field(
+        default=None,
+        alias="for",
+        min_length=1,
+        description="An expression for a list: each of its items makes a file. The templates then see item, and "
+        "item_index, from 0. An empty list makes none.",
+        examples=["output.images"],
+    )
+    most_bytes: Size | None = Field(
+        default=None,
+        alias="max_size",
+        description="A larger file is refused before it is decoded, or while it is downloaded, and the run fails as "
+        "artifact_failed. Default, and at most: 256 MiB.",
+        examples=["20 MiB"],
     )
     base64: str | None = Field(
         default=None, description="A template for a text in base64.", examples=["{{ output.image }}"]
@@ -369,6 +505,49 @@ def attribute(kind: str) -> str:
     return "json_" if kind == "json" else kind  # pydantic's models have a method of that name
 
 
+class Thresholds(Spec):
+    """
+    What the numbers must be: with any for the batch, they and those of its jobs are the verdict. With some for jobs
+    only, every run of the other jobs must succeed.
+
+    Counts are a number of runs, or a share of them (`1%`, `0.01`). Times take p50, p90, p95, p99, max or mean. A list
+    has several bounds. `{bound: "< 1%", abort: true}` starts nothing more, as `stop_when` does, once the bound can't
+    hold any more whatever becomes of the rest: a share is one of the plan, so one early failure of many aborts nothing.
+    """
+
+    failed: CountThreshold | None = Field(
+        default=None, description="Runs that failed.", examples=["< 1%", {"bound": "< 1%", "abort": True}]
+    )
+    succeeded: CountThreshold | None = Field(default=None, description="Runs that succeeded.", examples=[">= 0.99"])
+    cancelled: CountThreshold | None = Field(default=None, description="Runs that were cancelled.")
+    skipped: CountThreshold | None = Field(default=None, description="Runs that were never started.")
+    retried: RetriedThreshold | None = Field(default=None, description="Runs that took more than one attempt.")
+    answer_lost: CountThreshold | None = Field(
+        default=None, description="Runs whose submit was never answered: jobs that may exist, and be paid for."
+    )
+    execution_time: TimeThreshold | None = Field(
+        default=None, description="Time on a worker.", examples=["p95 < 30s", ["p95 < 30s", "max < 2m"]]
+    )
+    delay_time: TimeThreshold | None = Field(default=None, description="Time in the queue.")
+    cost: CostThreshold | None = Field(
+        default=None, description="Execution time at `cost_per_second`.", examples=["< 5.00 USD"]
+    )
+
+
+def _by_metric(value: object) -> dict[str, tuple[Threshold, ...]]:
+    """Thresholds by metric, in the order of the file. What is wrong with one is told at its key."""
+    parts = Thresholds.model_validate(value)
+    written = value if isinstance(value, dict) else {}
+    return {name: found for name in written if (found := getattr(parts, name, None)) is not None}
+
+
+_Thresholds = Annotated[
+    dict[str, tuple[Threshold, ...]],
+    PlainValidator(_by_metric, json_schema_input_type=Thresholds),
+    PlainSerializer(lambda given: {name: thresholds.as_written(bounds) for name, bounds in given.items()}),
+]
+
+
 class Job(Spec):
     """What to run: an endpoint, rows, and the input made of each."""
 
@@ -377,6 +556,19 @@ class Job(Spec):
         default="async",
         description="How to run it. async: submit, then follow; sync: by /runsync, for short jobs; stream: take the "
         "chunks as they come.",
+    )
+    needs: list[Label] = Field(
+        default=[],
+        description="Jobs that come first. Unless `when` is written, all of their runs must succeed, or this job's are "
+        "skipped.",
+        examples=[["warm_up"]],
+    )
+    when: str | None = Field(
+        default=None,
+        min_length=1,
+        description="An expression over vars and, of each needed job, jobs.NAME.runs, .succeeded, .failed, .cancelled "
+        "and .skipped; looked at once they are settled. Unless it is true, the job's runs are skipped.",
+        examples=["jobs.captions.succeeded >= 10"],
     )
     rows: Rows = Field(default=Rows(), description="What the job is run with.")
     input: JsonValue = Field(
@@ -397,15 +589,52 @@ class Job(Spec):
     on_answer_lost: Literal["fail", "resubmit"] = Field(
         default="fail", description="What to do when a submit's answer never came: the job may exist, and be paid for."
     )
+    reuse: Literal["never", "succeeded"] = Field(
+        default="never",
+        description="succeeded: a run that succeeded in an earlier batch with the same endpoint, handler file and "
+        "checks is not sent: its result and artifacts are taken. `--fresh` overrides.",
+    )
     success_when: str | None = Field(
         default=None,
         min_length=1,
         description="An expression over output, status, row, matrix, vars, repeat, execution_time_ms and "
-        "delay_time_ms: unless it is true, a completed job is a failure.",
+        "delay_time_ms: unless it is true, a completed job is a failure. A job that is completed without output fails, "
+        "too, unless this is true of it: `output is not defined`.",
         examples=["output.image is defined"],
     )
+    retry_when: str | None = Field(
+        default=None,
+        min_length=1,
+        description="An expression over outcome, output, status, error, attempts, row, matrix, vars, repeat, "
+        "execution_time_ms and delay_time_ms: true tries the run again, within `retry.attempts`. It takes the place of "
+        "`retry.outcomes`: it alone decides, of all outcomes that can be tried again.",
+        examples=["outcome == 'crashed' or outcome == 'check_failed' and output.busy"],
+    )
+    output_schema: Schema | None = Field(
+        default=None,
+        description="A JSON Schema, here or in a JSON file below the job file's folder: an output that does not fit is "
+        "a failure, check_failed, before `success_when` is asked. Nothing that it refers to is fetched; its patterns "
+        "know no look-around. Needs the extra `schema`.",
+        examples=["schemas/output.json", {"type": "object", "required": ["image"]}],
+    )
     stop_when: StopWhen = Field(default=StopWhen(), description="When to start nothing more.")
+    thresholds: _Thresholds = Field(
+        default={}, description="What the numbers of this job's runs must be, beside the thresholds of the batch."
+    )
     artifacts: list[Artifact] = Field(default=[], description="Files made of each run's output.")
+
+
+class Keep(Spec):
+    """
+    How many ended batches are kept, the newest; when one ends, older ones are removed as `runner clean` does it.
+
+    None is removed that is unfinished, that `latest` leads to, or that a kept one repeats.
+    """
+
+    succeeded: Count | None = Field(default=None, description="Batches that passed. Default: all.", examples=[10])
+    failed: Count | None = Field(
+        default=None, description="Batches that did not pass, or were stopped. Default: all.", examples=[20]
+    )
 
 
 class Outputs(Spec):
@@ -416,7 +645,22 @@ class Outputs(Spec):
         min_length=1,
         description="Default: `batches` beside the nearest .git or pyproject.toml, else the file.",
     )
-    results: list[Literal["jsonl"]] = Field(default=["jsonl"], min_length=1, description="Forms of the results file.")
+    results: list[Literal["jsonl", "csv", "parquet"]] = Field(
+        default=["jsonl"],
+        min_length=1,
+        description="Forms of the results. jsonl is always written, a line as a run settles: it is the record. csv and "
+        "parquet (which needs pyarrow) are made of it when the batch ends or pauses, with a column for each key of "
+        "rows and matrix. In csv a text that a spreadsheet would take for a formula begins with an apostrophe.",
+        examples=[["jsonl", "parquet"]],
+    )
+    reports: list[Literal["junit", "prometheus"]] = Field(
+        default=[],
+        description="What other programs read of a batch's end, beside health.json and report.html. junit: junit.xml, "
+        "for CI; prometheus: runner.prom, in the format of node_exporter's textfile collector, for which `runner run "
+        "--prometheus PATH` writes it where it is read.",
+        examples=[["junit"]],
+    )
+    keep: Keep = Field(default=Keep(), description="How many ended batches are kept. Default: all.")
 
 
 class Require(Spec):
@@ -443,59 +687,178 @@ class Health(Spec):
     require: Require | None = Field(default=None, description="What each endpoint must have at the start.")
 
 
-class Thresholds(Spec):
+def _every(value: object) -> Times:
+    return _times(value, schedule.every)
+
+
+def _cron(value: object) -> Times:
+    return _times(value, schedule.cron)
+
+
+def _times(value: object, read: Callable[[str], Times]) -> Times:
+    """The times that *read* finds in *value*."""
+    if not isinstance(value, str):
+        raise mistake(f"expected a text, found {found(value)}", schedule.known())
+    try:
+        return read(value)
+    except BadSchedule as bad:
+        raise mistake(bad.message, bad.fix) from None
+
+
+_AS_WRITTEN = PlainSerializer(lambda times: times.text, return_type=str)
+
+
+class Schedule(Spec):
     """
-    What the batch's numbers must be: with any, they alone are the verdict.
+    When to begin, for `runner schedule`, which prints what cron, systemd or Kubernetes takes; `runner run` ignores it.
 
-    Counts are a number of runs, or a share of them (`1%`, `0.01`). Times take p50, p90, p95, p99, max or mean.
+    Exactly one of every and cron.
     """
 
-    failed: CountThreshold | None = Field(default=None, description="Runs that failed.", examples=["< 1%"])
-    succeeded: CountThreshold | None = Field(default=None, description="Runs that succeeded.", examples=[">= 0.99"])
-    cancelled: CountThreshold | None = Field(default=None, description="Runs that were cancelled.")
-    skipped: CountThreshold | None = Field(default=None, description="Runs that were never started.")
-    retried: CountThreshold | None = Field(default=None, description="Runs that took more than one attempt.")
-    answer_lost: CountThreshold | None = Field(
-        default=None, description="Runs whose submit was never answered: jobs that may exist, and be paid for."
+    every: Annotated[Times, PlainValidator(_every), _AS_WRITTEN, written(schedule.PATTERN)] | None = Field(
+        default=None,
+        description="What follows the word in a sentence: 15 minutes; hour at :15; 6 hours at :15; day, weekday or "
+        "monday and thursday at 02:30; month on the 1st at 02:30.",
+        examples=["day at 02:30"],
     )
-    execution_time: TimeThreshold | None = Field(default=None, description="Time on a worker.", examples=["p95 < 30s"])
-    delay_time: TimeThreshold | None = Field(default=None, description="Time in the queue.")
-    cost: CostThreshold | None = Field(
-        default=None, description="Execution time at `cost_per_second`.", examples=["< 5.00 USD"]
+    cron: Annotated[Times, PlainValidator(_cron), _AS_WRITTEN, written(r"([^\s@]\S*\s+){4}\S+")] | None = Field(
+        default=None,
+        description="The five fields of cron: minute, hour, day of the month, month, day of the week; one of the two "
+        "days is *.",
+        examples=["30 2 * * *"],
+    )
+    time_zone: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Whose clock is meant, by its IANA name. Default: that of the machine.",
+        examples=["Europe/Berlin"],
     )
 
+    @property
+    def times(self) -> Times:
+        """Its times; a checked schedule has them."""
+        times = self.every or self.cron
+        assert times is not None
+        return times
 
-def _by_metric(value: object) -> dict[str, Threshold]:
-    """Thresholds by metric, in the order of the file. What is wrong with one is told at its key."""
-    parts = Thresholds.model_validate(value)
-    written = value if isinstance(value, dict) else {}
-    return {name: found for name in written if (found := getattr(parts, name, None)) is not None}
+    @property
+    def sentence(self) -> str:
+        """It in a line."""
+        words = f"every {self.times.text}" if self.every else f"cron {self.times.text}"
+        return f"{words}, {self.time_zone}" if self.time_zone else words
+
+
+def _schedule(value: object) -> object:
+    """A sentence is short for what follows its `every`."""
+    if isinstance(value, dict | Schedule):
+        return value
+    if not isinstance(value, str):
+        raise mistake(f"expected a schedule, found {found(value)}", schedule.known())
+    words = value.split(maxsplit=1)
+    if words[:1] != ["every"]:
+        raise mistake(f"expected a schedule, found {found(value)}", schedule.known())
+    sentence = "".join(words[1:])
+    _every(sentence)  # here, for what is wrong with it is told of this value
+    return {"every": sentence}
+
+
+_Sentence = Annotated[str, written(rf"every\s+{schedule.PATTERN}")]
 
 
 class JobFileSpec(Spec):
-    """A whole job file."""
+    """A whole job file, as it takes effect: its defaults are in its jobs, and the chosen profile in its parts."""
 
     version: Version = Field(description="The version of this grammar.")
     name: Annotated[str, Field(pattern=NAME, max_length=64)] = Field(description="Names the output folder.")
     description: str = Field(default="", description="For people.")
+    schedule: Annotated[Schedule, BeforeValidator(_schedule, json_schema_input_type=_Sentence | Schedule)] | None = (
+        Field(
+            default=None,
+            description="When to begin, for `runner schedule`; `runner run` ignores it. A sentence, or a mapping.",
+            examples=["every day at 02:30"],
+        )
+    )
     vars: JsonObject = Field(default={}, description="Constants for templates. Public: they are recorded.")
     endpoints: dict[Label, _Endpoint] = Field(min_length=1, description="Where jobs can run.")
     jobs: dict[Label, Job] = Field(min_length=1, description="What to run.")
     outputs: Outputs = Field(default=Outputs(), description="Where results go, and in which form.")
     health: Health = Field(default=Health(), description="How the endpoints are watched.")
-    thresholds: Annotated[
-        dict[str, Threshold],
-        PlainValidator(_by_metric, json_schema_input_type=Thresholds),
-        PlainSerializer(lambda given: {name: threshold.text for name, threshold in given.items()}),
-    ] = Field(default={}, description="The batch's verdict, by metric. Without any, every run must succeed.")
+    thresholds: _Thresholds = Field(
+        default={}, description="The batch's verdict, by metric. Without any, every run must succeed."
+    )
+
+
+OWN = ("needs", "when")
+"""Keys that each job has for itself: how jobs follow one another is no setting that they share."""
+
+SETTINGS = ("policy", "timeouts", "poll", "retry", "stop_when")
+"""Keys of a job whose mappings are merged with the defaults key by key; all others are replaced whole."""
+
+
+def _shared() -> dict[str, Any]:
+    """The fields of a job that jobs can share, none of them required."""
+    fields = {name: (field.annotation, copy(field)) for name, field in Job.model_fields.items() if name not in OWN}
+    for _, field in fields.values():
+        field.default = None if field.is_required() else field.default
+    return fields
+
+
+Defaults: type[Spec] = create_model(
+    "Defaults",
+    __base__=Spec,
+    __doc__="What every job has that it does not say itself. The keys of policy, timeouts, poll, retry and stop_when "
+    "are taken one by one, all else whole.",
+    **_shared(),
+)
+
+
+def _checked_defaults(value: object) -> JsonObject:
+    """The defaults as they are written: they are merged before anything is made of them."""
+    Defaults.model_validate(value)
+    return dict(value) if isinstance(value, dict) else {}
+
+
+_Defaults = Annotated[JsonObject, PlainValidator(_checked_defaults, json_schema_input_type=Defaults)]
+
+
+class Profile(Spec):
+    """What is other when the file is run with `--profile NAME`; all else is as the file has it."""
+
+    description: str = Field(default="", description="For people.")
+    endpoints: dict[Label, _Endpoint] = Field(
+        default={}, description="Endpoints in place of the file's of the same names, each whole; or additional ones."
+    )
+    vars: JsonObject = Field(default={}, description="Other values for the file's vars, by name.")
+    defaults: _Defaults = Field(
+        default={}, description="Laid over the file's `defaults`; what a job says itself still wins."
+    )
+    outputs: Outputs = Field(default=Outputs(), description="Laid over the file's `outputs`, key by key.")
+    health: Health = Field(default=Health(), description="Laid over the file's `health`, key by key.")
+    thresholds: _Thresholds = Field(
+        default={}, description="Laid over the file's `thresholds`, by metric; null takes one away."
+    )
+
+
+class Layered(Spec):
+    """What is laid over one another in a job file, and is no part of what it then comes to."""
+
+    defaults: _Defaults = Field(default={}, description="What every job has that it does not say itself.")
+    profiles: dict[Label, Profile] = Field(
+        default={}, description="The same file for other places, chosen by `--profile NAME`. Without it, none applies."
+    )
+
+
+class WrittenJobFile(Layered, JobFileSpec):
+    """A whole job file."""
 
 
 MODELS: dict[str, type[Spec]] = {
-    "": JobFileSpec,
+    "": WrittenJobFile,
     "endpoints.*": RemoteEndpoint,
     "endpoints.*.rate_limits": RateLimits,
     "jobs.*": Job,
     "jobs.*.rows": Rows,
+    "jobs.*.rows.sample": Sample,
     "jobs.*.policy": Policy,
     "jobs.*.timeouts": Timeouts,
     "jobs.*.retry": Retry,
@@ -503,10 +866,14 @@ MODELS: dict[str, type[Spec]] = {
     "jobs.*.poll": Poll,
     "jobs.*.stop_when": StopWhen,
     "jobs.*.artifacts": Artifact,
+    "schedule": Schedule,
     "outputs": Outputs,
+    "outputs.keep": Keep,
     "health": Health,
     "health.require": Require,
     "thresholds": Thresholds,
+    "jobs.*.thresholds": Thresholds,
+    "profiles.*": Profile,
 }
 """The model of each place, so that a message can name the keys that are known there."""
 

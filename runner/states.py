@@ -23,8 +23,9 @@ class State(StrEnum):
 SETTLED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.SKIPPED})
 
 MOVES: dict[State, frozenset[State]] = {
-    # pending settles at once when its row can't be rendered, its body is too large, or the batch is stopped for good.
-    State.PENDING: frozenset({State.SUBMITTING, State.FAILED, State.SKIPPED}),
+    # pending settles at once when its row can't be rendered, its body is too large, or the batch is stopped for good;
+    # and as succeeded when an earlier batch has its result.
+    State.PENDING: frozenset({State.SUBMITTING, State.SUCCEEDED, State.FAILED, State.SKIPPED}),
     # back to pending: surely not accepted, or an attempt that is retried.
     State.SUBMITTING: frozenset({State.SUBMITTED, State.PENDING, State.FAILED, State.CANCELLED}),
     State.SUBMITTED: frozenset({State.PENDING, State.SUCCEEDED, State.FAILED, State.CANCELLED}),

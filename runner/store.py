@@ -13,7 +13,7 @@ from pathlib import Path
 from runner.durable import sync_folder
 from runner.entries import Placed
 from runner.errors import RecordError
-from runner.events import Event, Reopened, Settled
+from runner.events import Event, Forgotten, Reopened, Settled
 from runner.ledger import Ledger, Place, Taken
 from runner.results import LONG_BYTES, accepted, digest, is_same, settled
 
@@ -44,6 +44,8 @@ class Store:
         """
         if not events:
             return {}
+        if any(isinstance(event, Forgotten) for event in events):
+            self.ledger.note(superseded_end=self._end)  # every line before has its row; those that follow have none yet
         placed: list[Placed] = []
         offset = self._end
         short: list[bytes] = []
@@ -135,6 +137,7 @@ class Store:
                 group = []
         self.ledger.apply(group)
         self._cut(end)
+        self.ledger.drop_claims()
         if has_hole:
             self.ledger.note(superseded_end=end, has_hole=False)
             self.drop_superseded()

@@ -72,18 +72,17 @@ class Submission:
         """
         if self._switch.is_closed:
             return Left.LEFT
-        if not self._endpoint.opened.is_set():
+        if not self._endpoint.is_open:
             try:
                 async with self._switch.start(_FOREVER_S):
-                    await self._endpoint.opened.wait()
+                    await self._endpoint.until_open()
             except Over:
                 return Left.LEFT
         if self.work.first_at is None:
             self.work = self.work.begun(self._clock.now())
         while True:
             try:
-                async with self._switch.start(self._left_s()) as scope:
-                    job = await self._endpoint.call(self._terms.operation, partial(self._send, scope))
+                job = await self._sent()
             except Over:
                 if self._switch.is_closed:
                     return Left.LEFT
@@ -107,12 +106,21 @@ class Submission:
                 return job
             await self._switch.closed(within_s=min(wait_s, self._left_s()))
 
-    async def _send(self, scope: asyncio.Timeout) -> RemoteJob:
+    async def _sent(self) -> RemoteJob:
+        """Send the request when its turn comes; Over is raised when the run may not start any more."""
+        endpoint, operation = self._endpoint, self._terms.operation
+        if endpoint.may_go(operation):  # then there is no wait that a stop would have to end
+            return await endpoint.call(operation, self._send)
+        async with self._switch.start(self._left_s()) as scope:
+            return await endpoint.call(operation, partial(self._send, scope))
+
+    async def _send(self, scope: asyncio.Timeout | None = None) -> RemoteJob:
         """Send the request, its turn having come; the intent is durable before it leaves."""
         if self._switch.is_closed or self._left_s() <= 0:
             raise Over
-        # From here on neither a stop nor timeouts.run cuts the request short: its answer would be lost.
-        self._switch.started(scope)
+        if scope is not None:
+            # From here on neither a stop nor timeouts.run cuts the request short: its answer would be lost.
+            self._switch.started(scope)
         number = self.work.attempts + 1
         intended = Intended(self.work.run, number, self._endpoint.destination, self._clock.now())
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from shlex import quote
 
-from runner.health import is_calm
+from runner.health import is_calm, is_grave
 from runner.judge import said
 from runner.plain import plain
 from runner.states import Verdict
@@ -20,7 +20,8 @@ def summary(health: JsonObject, folder: str) -> str:
     do next, and last the folder in a line by itself.
     """
     totals = health["batch"]
-    lines = [f"{health['verdict']}: {totals['name']} {totals['id']}", *_why(health)]
+    under = f" with profile '{totals['profile']}'" if totals.get("profile") is not None else ""
+    lines = [f"{health['verdict']}: {totals['name']} {totals['id']}{under}", *_why(health)]
     width = max((len(name) for name in health["jobs"]), default=0)
     for name, job in health["jobs"].items():
         lines.append(f"  {name:<{width}}  {_job(job)}")
@@ -44,8 +45,14 @@ def _why(health: JsonObject) -> Iterator[str]:
             for name, endpoint in health["endpoints"].items()
             if not is_calm(endpoint["diagnosis"])
         ]
-    elif not reasons and totals["succeeded"] < totals["runs"]:
-        reasons.append(f"{totals['runs'] - totals['succeeded']} of {_runs(totals['runs'])} did not succeed")
+    elif totals["succeeded"] < totals["runs"]:
+        if not reasons:
+            reasons.append(f"{totals['runs'] - totals['succeeded']} of {_runs(totals['runs'])} did not succeed")
+        reasons += [
+            f"endpoint {name}: {endpoint['diagnosis']}"
+            for name, endpoint in health["endpoints"].items()
+            if is_grave(endpoint["diagnosis"])
+        ]
     yield from (f"  {plain(reason)}" for reason in reasons)
 
 
@@ -66,7 +73,8 @@ def _runs(number: int) -> str:
 
 def _job(job: JsonObject) -> str:
     text = f"{job['succeeded']} of {job['runs']} succeeded"
-    others = [f"{count} {outcome}" for outcome, count in job["outcomes"].items() if outcome != "completed"]
+    others = [f"{job['reused']} reused"] if job["reused"] else []
+    others += [f"{count} {outcome}" for outcome, count in job["outcomes"].items() if outcome != "completed"]
     others += [f"{job[word]} {word}" for word in ("skipped", "pending") if job[word]]
     if others:
         text += " (" + ", ".join(others) + ")"
@@ -77,6 +85,8 @@ def _job(job: JsonObject) -> str:
         text += f" p95 {elapsed(job['execution_time_ms']['p95'] / 1000)}"
     if job["cost_usd"] is not None:
         text += f", at least {job['cost_usd']:.4f} USD"
+    if "waits_for" in job:
+        text += f", waits for {', '.join(job['waits_for'])}"
     return text
 
 

@@ -1,57 +1,161 @@
-"""The lines of results.jsonl as a table: which columns there are, and what stands in a cell of CSV."""
+"""The lines of results.jsonl as a table: which columns there are, and what each takes of a line."""
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
+from operator import methodcaller
+from typing import Any, Self
 
-from runner.values import MISSING, JsonObject, JsonValue, dump
+from runner.values import MISSING, JsonObject, JsonValue
 
 FIRST = ("key", "job", "index", "state", "outcome", "status")
 LAST = (
     *("job_id", "worker_id", "attempts", "delay_time_ms", "execution_time_ms"),
-    *("submitted_at", "settled_at", "artifacts"),
+    *("submitted_at", "settled_at", "artifacts", "reused_from"),
 )
 FIELDS = (*FIRST, "row", "matrix", "repeat", "input", "output", "error", *LAST)
-"""The fields of a line. ``output`` is not there when there was none."""
+"""The fields of a line; ``output`` is only there when there was one, ``reused_from`` when another batch made it."""
+
+MOST_OUTPUT_KEYS = 100
+"""Outputs that have more keys than this together are data by name, not records: none of their keys is a column."""
+
+MOST_CHARACTERS = 10_000
+"""A key of outputs that has a longer text anywhere is no column: it would stand in the file twice."""
+
+
+class Type(StrEnum):
+    """What the values of a column are, where a column has a type. Null is of every type."""
+
+    BOOL = "bool"
+    INT = "int"
+    FLOAT = "float"
+    TEXT = "text"
+    TIME = "time"
+    """As results.jsonl writes times."""
+    TEXTS = "texts"
+    """Lists of texts."""
+    JSON = "json"
+    """Anything, as the JSON that says it."""
+
+
+TYPES: Mapping[str, Type] = {
+    **dict.fromkeys(("index", "repeat", "attempts", "delay_time_ms", "execution_time_ms"), Type.INT),
+    **dict.fromkeys(("submitted_at", "settled_at"), Type.TIME),
+    "artifacts": Type.TEXTS,
+}
+"""The types of our own fields that are no texts."""
+
+
+ROW_KEYS: Mapping[str, tuple[str, ...]] = {
+    "job": ("job", "key", "index", "row", "matrix", "repeat", "output", "artifacts"),
+    "folder": ("path", "name", "stem", "suffix", "size_bytes", "sha256"),
+    "openai": ("custom_id", "method", "url", "body"),
+}
+"""The keys that rows have in any case, by what they come from."""
+
+COLLECTED = ("runs",)
+"""Those of the one row that collects the runs of a job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its name, and what it takes of a line; `MISSING` when the line has nothing there."""
+    """
+    A column: its name, and what it takes of a line; `MISSING` when the line has nothing there.
+
+    *type* is what its values are when they fit it, and what it has where there are none.
+    """
 
     name: str
     take: Callable[[JsonObject], JsonValue]
+    type: Type = Type.TEXT
 
 
 def column(path: str) -> Column:
     """The column of a dotted *path* such as ``output.images.0.url``: keys of objects, positions in lists."""
-    return Column(path, partial(_pick, path))
+    take = partial(_pick, path) if "." in path else methodcaller("get", path, MISSING)
+    return Column(path, take, TYPES.get(path, Type.TEXT))
 
 
-def default_columns(lines: Iterable[JsonObject]) -> list[Column]:
-    """The columns of *lines*, which are read once: one for each key that a row or the matrix has in any of them."""
-    rows: dict[str, None] = {}
-    axes: dict[str, None] = {}
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys that rows and the matrix have, as far as they are known without any line."""
+
+    rows: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()
+
+    @classmethod
+    def planned(cls, manifest: JsonObject, jobs: Collection[str] = ()) -> Self:
+        """Those that the batch of *manifest* was started with, of *jobs* alone where some are named."""
+        rows: dict[str, None] = {}
+        axes: dict[str, None] = {}
+        for name, job in manifest.get("spec", {}).get("jobs", {}).items():
+            if name in manifest["plan"] and (not jobs or name in jobs):
+                given: Mapping[str, Any] = job["rows"]
+                for row in given.get("inline") or ():
+                    rows |= dict.fromkeys(row)
+                for source, keys in ROW_KEYS.items():
+                    if given.get(source) is not None:
+                        rows |= dict.fromkeys(COLLECTED if given.get("collect") else keys)
+                for combination in (given.get("matrix") or {}, *(given.get("include") or ())):
+                    axes |= dict.fromkeys(combination)
+        return cls(tuple(rows), tuple(axes))
+
+
+def default_columns(lines: Iterable[JsonObject], known: Keys | None = None) -> list[Column]:
+    """
+    The columns of *lines*, which are read once.
+
+    There is one for each key that a row or the matrix has in any of them, those that are *known* first; and one for
+    each key of outputs that are objects, if it has nothing but numbers, texts, true, false and null in all of them.
+    """
+    known = known or Keys()
+    rows, axes = dict.fromkeys(known.rows), dict.fromkeys(known.axes)
+    outputs: dict[str, bool] = {}  # whether the key can be a column
     for line in lines:
         for key in line["row"] or ():
             rows[key] = None
         for key in line["matrix"] or ():
             axes[key] = None
+        output = line.get("output")
+        if type(output) is dict and len(outputs) <= MOST_OUTPUT_KEYS:
+            for key, value in output.items():
+                outputs[key] = outputs.get(key, True) and _is_short(value)
+    if len(outputs) > MOST_OUTPUT_KEYS:
+        outputs = {}
     return [
         *map(column, FIRST),
         *(Column(f"row.{key}", partial(_given, "row", key)) for key in rows),
         *(Column(f"matrix.{key}", partial(_given, "matrix", key)) for key in axes),
         column("repeat"),
         column("output"),
+        *(Column(f"output.{key}", partial(_given, "output", key)) for key, is_column in outputs.items() if is_column),
         Column("error", partial(_given, "error", "message")),
         Column("error_type", partial(_given, "error", "type")),
         *map(column, LAST),
     ]
 
 
+def _is_short(value: JsonValue) -> bool:
+    return len(value) <= MOST_CHARACTERS if isinstance(value, str) else not isinstance(value, dict | list)
+
+
+def named_apart(columns: Iterable[Column]) -> list[Column]:
+    """*columns* with names that UTF-8 can have, no two of them the same."""
+    found: dict[str, Column] = {}
+    for one in columns:
+        name = plain = one.name.encode("utf-8", "backslashreplace").decode()
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{plain}_{number}"
+        found[name] = replace(one, name=name)
+    return list(found.values())
+
+
 def _given(field: str, key: str, line: JsonObject) -> JsonValue:
-    return (line[field] or {}).get(key, MISSING)
+    given = line.get(field)
+    return given.get(key, MISSING) if type(given) is dict else MISSING
 
 
 def _pick(path: str, value: JsonValue) -> JsonValue:
@@ -71,41 +175,3 @@ def _pick(path: str, value: JsonValue) -> JsonValue:
             return _pick(path[end + 1 :], value[path[:end]])
         end = path.rfind(".", 0, end)
     return MISSING
-
-
-def head(columns: Sequence[Column]) -> bytes:
-    """The header of a CSV file."""
-    return _csv([_text(column.name) for column in columns])
-
-
-def row(columns: Sequence[Column], line: JsonObject) -> bytes:
-    """The row of *line* in a CSV file."""
-    return _csv([cell(column.take(line)) for column in columns])
-
-
-def cell(value: JsonValue) -> str:
-    """
-    *value* as text in a cell: nothing for null and for what is not there, lists and objects as compact JSON.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe before it; numbers never do.
-    """
-    if isinstance(value, str):
-        return _text(value)
-    return "" if value is None or value is MISSING else dump(value).decode()
-
-
-# As OWASP advises against CSV injection: also what looks like these signs to some spreadsheets, or hides them.
-_FORMULA = tuple("=+-@\t\r\n\0＝＋－＠")
-_QUOTED = re.compile('[",\r\n]|^ | $')
-
-
-def _text(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _csv(cells: Sequence[str]) -> bytes:
-    # By hand: the csv module leaves a lone \r unquoted unless lines end in it, and a file for Unix should not have it.
-    text = ",".join(['"' + one.replace('"', '""') + '"' if _QUOTED.search(one) else one for one in cells])
-    if not text:
-        text = '""'  # a line with nothing on it is no row to many readers
-    return (text + "\n").encode("utf-8", "backslashreplace")

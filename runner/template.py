@@ -22,7 +22,7 @@ from jinja2.utils import Namespace
 from runner import files, filters, render, values
 from runner.files import FileText
 from runner.filters import Budget, Overspent
-from runner.render import Compiled, Render, RenderError, Scope, Use
+from runner.render import BATCH, Compiled, Render, RenderError, Scope, Use
 from runner.spec import found
 from runner.values import JsonValue
 from runner.wording import Loc, suggest
@@ -50,6 +50,8 @@ _METHODS: dict[type, frozenset[str]] = {
 }
 _FILE_FILTERS = ("file_base64", "file_data_uri")
 """They get the job file's folder as an argument while a template is compiled; authors can give them none."""
+_ARTIFACT_FILTERS = ("artifact_base64", "artifact_data_uri")
+"""They get the batch's folder from the scope, as the name that no template can write."""
 _STATEMENTS = (nodes.Output, nodes.For, nodes.If, nodes.Assign, nodes.With)
 _GLOBALS = ("range", "namespace", "dict")
 _LOOP = _words("cycle depth depth0 first index index0 last length nextitem previtem revindex revindex0")
@@ -144,6 +146,23 @@ def _finalize(context: Any, value: Any) -> str:
     return text
 
 
+@pass_context
+def _artifact_base64(context: Any, name: object) -> FileText:
+    return files.artifact_base64(name, _batch(context))
+
+
+@pass_context
+def _artifact_data_uri(context: Any, name: object) -> FileText:
+    return files.artifact_data_uri(name, _batch(context))
+
+
+def _batch(context: Any) -> str:
+    folder: str | None = context.get(BATCH)
+    if folder is None:  # by way of `map`, which names a filter in a text
+        raise ValueError("artifacts are read by a job whose rows come from a job, in its 'input'")
+    return folder
+
+
 def _filters(env: _Sandbox) -> dict[str, Callable[..., Any]]:
     """Every filter there is, each paid for."""
     budget = env.budget
@@ -156,6 +175,8 @@ def _filters(env: _Sandbox) -> dict[str, Callable[..., Any]]:
         "string": filters.as_text,
         "file_base64": files.file_base64,
         "file_data_uri": files.file_data_uri,
+        "artifact_base64": _artifact_base64,
+        "artifact_data_uri": _artifact_data_uri,
         "tojson": lambda value: values.dump(plain(value, budget)).decode("utf-8", "surrogatepass"),
         "join": lambda items, between="": filters.joined(budget, items, between),
         "replace": lambda text, old, new, count=-1: filters.replaced(budget, filters.as_text(text), old, new, count),
@@ -240,19 +261,20 @@ def _sandbox() -> _Sandbox:
     return _Sandbox()
 
 
-def compile_text(text: str, loc: Loc, *, folder: Path | None = None) -> Compiled:
+def compile_text(text: str, loc: Loc, *, folder: Path | None = None, of_job: bool = False) -> Compiled:
     """
     Compile the template *text*, which stands at *loc*.
 
     Args:
         folder: Where it may read files from; None: nowhere.
+        of_job: Whether it sees another job's runs, whose artifacts it may read: its scope has `BATCH`.
 
     Raises:
         TemplateProblem: it is no template, or asks for what a job file has not.
     """
     with _deep():
         tree = _parse(text)
-        _give_folder(tree, folder)
+        _give_folder(tree, folder, of_job=of_job)
         lone = _lone(tree)
         names, uses = _names(tree)
         program = _compile(_expression(lone) if lone is not None else _rewrite(tree))
@@ -319,18 +341,23 @@ def _parse(text: str) -> nodes.Template:
     return tree
 
 
-def _give_folder(tree: nodes.Template, folder: Path | None) -> None:
+def _give_folder(tree: nodes.Template, folder: Path | None, *, of_job: bool = False) -> None:
     """Let the filters that read files know where they may."""
     for filtered in tree.find_all(nodes.Filter):
-        if filtered.name not in _FILE_FILTERS:
+        if filtered.name not in (*_FILE_FILTERS, *_ARTIFACT_FILTERS):
             continue
+        if filtered.name in _ARTIFACT_FILTERS and not of_job:
+            message = f"'{filtered.name}' is for the 'input' of a job whose rows come from a job"
+            raise TemplateProblem(message, "write rows: {job: …}", rf"\b{filtered.name}\b")
         if folder is None:
             message, fix = f"'{filtered.name}' is for 'input' only", "it puts a local file into a request"
             raise TemplateProblem(message, fix, rf"\b{filtered.name}\b")
         if filtered.args or filtered.kwargs or filtered.dyn_args or filtered.dyn_kwargs:
             message = f"the filter '{filtered.name}' takes no argument"
-            raise TemplateProblem(message, f"write {{{{ row.path | {filtered.name} }}}}", rf"\b{filtered.name}\b")
-        filtered.args = [nodes.Const(str(folder))]
+            what = "row.artifacts[0]" if filtered.name in _ARTIFACT_FILTERS else "row.path"
+            raise TemplateProblem(message, f"write {{{{ {what} | {filtered.name} }}}}", rf"\b{filtered.name}\b")
+        if filtered.name in _FILE_FILTERS:
+            filtered.args = [nodes.Const(str(folder))]
 
 
 def _known_filter(name: str) -> None:

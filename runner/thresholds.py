@@ -2,16 +2,20 @@
 
 import operator
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from runner import units
+from runner.values import JsonObject, JsonValue
 
 COUNTS = ("failed", "succeeded", "cancelled", "skipped", "retried", "answer_lost")
 """Metrics that count runs: their bounds are whole numbers, or shares of all runs."""
 
 TIMES = ("execution_time", "delay_time")
 """Metrics that have a value for each run: their bounds are durations, and need a statistic."""
+
+ABORTING = ("failed", "succeeded", "cancelled", "skipped", "answer_lost", "cost")
+"""Metrics whose bounds can be found broken before the end, by counting: what has happened stays so."""
 
 STATISTICS = ("p50", "p90", "p95", "p99", "max", "mean")
 
@@ -35,7 +39,8 @@ class Threshold:
     What a number of the batch must be for it to pass.
 
     *unit* says what *bound* counts: ``runs``, ``share`` (0 to 1, of all runs), ``ms`` or ``USD``. *statistic* is one
-    of `STATISTICS` for times, else None. *text* is the bound as its author wrote it.
+    of `STATISTICS` for times, else None. *text* is the bound as its author wrote it. With *abort* nothing more is
+    started once it can't hold any more.
     """
 
     metric: str
@@ -44,10 +49,22 @@ class Threshold:
     bound: float
     unit: str
     text: str
+    abort: bool = False
 
     def holds(self, value: float) -> bool:
         """Whether *value*, in the threshold's unit, is within the bound."""
         return _OPERATORS[self.operator](value, self.bound)
+
+    def lost(self, low: float, high: float) -> float | None:
+        """
+        Where the number will be between *low* and *high* at the end: the better of the two when no number between them
+        is within the bound, None while one is.
+        """
+        if self.operator in ("<", "<="):
+            return None if self.holds(low) else low
+        if self.operator in (">", ">="):
+            return None if self.holds(high) else high
+        return low if low > self.bound else high if high < self.bound else None
 
     def say(self, value: float | None) -> str:
         """*value*, in the threshold's unit, for people: rounded, but never across the bound. None is not known."""
@@ -86,6 +103,33 @@ def parse(metric: str, text: str) -> Threshold:
         raise BadThreshold(message, f'known: {", ".join(STATISTICS)}, as in "{_EXAMPLES["time"]}"')
     bound, unit = _BOUNDS[_kind(metric)](form["bound"])
     return Threshold(metric, statistic, form["operator"], bound, unit, text.strip())
+
+
+def read(metric: str, written: JsonValue) -> tuple[Threshold, ...]:
+    """
+    The bounds that a manifest has for *metric*: a text, an object with `bound` and `abort`, or a list of such.
+
+    Raises:
+        BadThreshold: one is none.
+    """
+    each = written if isinstance(written, list) else [written]
+    return tuple(
+        replace(parse(metric, one["bound"]), abort=one.get("abort", False))
+        if isinstance(one, dict)
+        else parse(metric, str(one))
+        for one in each
+    )
+
+
+def as_written(bounds: Sequence[Threshold]) -> JsonValue:
+    """What `read` reads as *bounds*."""
+    each: list[JsonValue] = [{"bound": one.text, "abort": True} if one.abort else one.text for one in bounds]
+    return each[0] if len(each) == 1 else each
+
+
+def all_of(written: JsonObject) -> tuple[Threshold, ...]:
+    """The bounds of every metric of *written*, in their order."""
+    return tuple(one for metric, bounds in written.items() for one in read(metric, bounds))
 
 
 def example(metric: str) -> str:

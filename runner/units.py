@@ -2,9 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from math import ceil
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,300}(?:\.[0-9]+)?)\s*((?:[KMG]i?)?B)")
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _RATE = re.compile(r"([0-9]+)\s*/\s*([0-9]*(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 
 
@@ -80,3 +83,24 @@ def size(count_bytes: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} GiB"
+
+
+def size_bytes(text: str) -> int:
+    """
+    Bytes in a size such as ``500 KB``, ``20 MiB``, ``1.5 GiB``; a part of a byte is a whole one.
+
+    Raises:
+        ValueError: there is no unit, or it is none of B, KB, MB, GB, KiB, MiB, GiB.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("a size needs a number and a unit: 500 KB, 20 MiB, 1 GiB")
+    return ceil(float(found[1]) * _BYTES[found[2]])
+
+
+def size_text(count_bytes: int) -> str:
+    """*count_bytes* for files, exactly: in the largest unit that divides it."""
+    for unit in ("GiB", "GB", "MiB", "MB", "KiB", "KB"):
+        if count_bytes and count_bytes % _BYTES[unit] == 0:
+            return f"{count_bytes // _BYTES[unit]} {unit}"
+    return f"{count_bytes} B"

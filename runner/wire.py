@@ -1,24 +1,21 @@
 """
 Carry one request to RunPod, and its whole answer back.
 
-Every request is sent at most once: aiohttp never re-sends a POST, and would re-send a GET whose connection broke, but
-is told not to. A POST sent twice could make two paid jobs; a /stream sent twice would hide that the first one's chunks
-went with its answer.
-
-Source: aiohttp 3.14.5, client.py and connector.py.
+Every request is sent at most once: an `Exchange` sends nothing twice, and aiohttp's session, which sends long bodies,
+never re-sends a POST. A POST sent twice could make two paid jobs; a /stream sent twice would hide that the first one's
+chunks went with its answer.
 """
 
 import asyncio
-import importlib.metadata
-import io
 import os
 import time
 from typing import Final, NamedTuple
 
 import aiohttp
-from yarl import URL
+from aiohttp.http import HttpProcessingError
 
 from runner.errors import AnswerLost, RunPodError, TooLarge, Unreachable
+from runner.exchange import BROKEN, Exchange, Session
 from runner.faults import Refusal, fault
 from runner.plain import plain
 from runner.secret import Masker, Secret
@@ -29,41 +26,6 @@ MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 10.0
 SLOWEST_BYTES_PER_S: Final = 64 * 1024
 """A body earns its request this much more time: a slow line must not turn a large submit into a lost answer."""
-
-INLINE_BODY_BYTES: Final = 64 * 1024
-"""A longer body is sent in pieces: a socket takes about so much at once, and aiohttp warns above 1 MiB."""
-
-
-def open_session() -> aiohttp.ClientSession:
-    """
-    The one HTTP session of a process, to be closed by whoever opens it.
-
-    It knows no key: each request brings its own.
-    """
-    connector = aiohttp.TCPConnector(
-        limit=0,  # pace.py decides how many calls are out
-        # A POST on a connection that the other side is just closing fails, and then the job may exist. So submits
-        # use young connections only.
-        keepalive_timeout=5.0,
-        # ssl is left alone: aiohttp makes one verifying TLS context at import, and shares it.
-    )
-    session = aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept": "application/json", "User-Agent": f"runner/{_version()}"},
-        # The key goes to the endpoint's origin alone. The environment's proxy would see it on the way to a local
-        # endpoint (plain http), and ~/.netrc would bring a second Authorization, for which aiohttp refuses to send.
-        trust_env=False,
-    )
-    session._retry_connection = False  # there is no public way; a test would see it gone
-    return session
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("runpod-runner")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
 
 
 class Call(NamedTuple):
@@ -87,7 +49,7 @@ class Wire:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        session: Session,
         *,
         api_key: Secret,
         masker: Masker,
@@ -133,7 +95,7 @@ class Wire:
                         break
         except Unkept as error:
             failure = unkept(call, response.status, error)
-        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+        except BROKEN as error:
             failure = None if refusal else self._lost(call, error)
         if refusal is not None:  # its status came; that the rest did not changes nothing
             failure = fault(call.where, refusal, masker=self._masker, now=time.time())
@@ -141,28 +103,25 @@ class Wire:
         assert failure is not None
         raise failure
 
-    def _request(self, call: Call) -> "aiohttp.client._RequestContextManager":
+    def _request(self, call: Call) -> "Exchange | aiohttp.client._RequestContextManager":
         headers = {"Authorization": f"Bearer {self._api_key.reveal()}"}
-        data: bytes | io.BytesIO | None = call.body
         if call.body is not None:
             headers["Content-Type"] = "application/json"
-            if len(call.body) > INLINE_BODY_BYTES:
-                data = io.BytesIO(call.body)
-        return self._session.request(
-            call.method,
-            URL(call.url, encoded=True),
-            data=data,
-            headers=headers,
-            allow_redirects=False,  # the key must not travel on
-            timeout=self._timeout,
-        )
+        return self._session.request(call.method, call.url, data=call.body, headers=headers, timeout=self._timeout)
 
-    async def _read(self, response: aiohttp.ClientResponse, call: Call, scope: asyncio.Timeout, body: Spool) -> None:
+    async def _read(
+        self, response: Exchange | aiohttp.ClientResponse, call: Call, scope: asyncio.Timeout, body: Spool
+    ) -> None:
         """
         Fill *body*, as long as it stays under the limit; the deadline moves with every piece that comes.
 
         Silence is borne for as long as the beginning of the answer was.
         """
+        if isinstance(response, Exchange) and (piece := response.whole()) is not None:
+            if len(piece) > self._max_answer_bytes:
+                raise self._too_large(call, response.status)
+            body.add(piece)
+            return
         if (response.content_length or 0) > self._max_answer_bytes:
             raise self._too_large(call, response.status)
         loop, content, deadline = asyncio.get_running_loop(), response.content, scope.when()
@@ -218,7 +177,7 @@ def failure_text(error: Exception, *, connect_timeout_s: float, read_timeout_s: 
         return "the connection was closed before an answer came"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer was cut short, or could not be decompressed"
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
         return "the answer was not HTTP"
     return f"the connection broke ({_reason(error)})"
 

@@ -32,7 +32,7 @@ _SECRETS = {
     "jobs.*.s3_config.access_secret": ("expected a reference to the secret", "write ${S3_SECRET}"),
 }
 """Places whose values no message may show, and what is said instead."""
-_NOUNS = {"jobs": "job", "endpoints": "endpoint"}
+_NOUNS = {"jobs": "job", "endpoints": "endpoint", "profiles": "profile"}
 _YAML_1_1 = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _PATTERNS = {
     spec.NAME: "lower case letters, digits, '.', '_' and '-', the first a letter or a digit",
@@ -62,15 +62,24 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
 
 
 def place(loc: Sequence[int | str]) -> str:
-    """The place in the grammar that *loc* speaks of: ``jobs.*.retry`` for every job's."""
+    """The place in the grammar that *loc* speaks of: ``jobs.*.retry`` for every job's, and for the one they share."""
+    loc = _of_file(loc)
+    if loc[:1] == ("defaults",):
+        loc = ("jobs", "*", *loc[1:])
     parts = ["*" if n == 1 and loc[0] in _NOUNS else str(part) for n, part in enumerate(loc)]
     return ".".join(part for part in parts if not part.isdigit())
+
+
+def _of_file(loc: Sequence[int | str]) -> Loc:
+    """The part of the file that a profile's part at *loc* stands for; *loc* itself anywhere else."""
+    return tuple(loc[2:] if loc[:1] == ("profiles",) and len(loc) > 2 else loc)
 
 
 def _inside(loc: Loc) -> str:
     """``" in 'retry'"`` for a key at *loc*; nothing at the top of the file."""
     if len(loc) < 2:
         return ""
+    loc = loc if len(loc) == 3 else _of_file(loc)
     noun = f"{_NOUNS[str(loc[0])]} " if len(loc) == 3 and loc[0] in _NOUNS else ""
     names = [part for part in loc[:-1] if isinstance(part, str)]
     return f" in {noun}'{names[-1]}'"
@@ -83,8 +92,7 @@ def findings(errors: Iterable[Any]) -> list[Finding]:
     found = []
     for loc, error in told:
         follows = error["type"] == "too_short" and any(len(o) > len(loc) and o[: len(loc)] == loc for o in locs)
-        unsupported = error["type"] == "missing" and any(_is_not_yet(o) and o[:-1] == loc[:-1] for o in locs)
-        if not follows and not unsupported:
+        if not follows:
             found.append(_finding(loc, error))
     return found
 
@@ -92,10 +100,6 @@ def findings(errors: Iterable[Any]) -> list[Finding]:
 def path(loc: Loc) -> Loc:
     """*loc* without what pydantic put in of its own: union tags; a bad key stays as the last part."""
     return tuple(part for part in loc if part not in _TAGS and part != "[key]")
-
-
-def _is_not_yet(loc: Loc) -> bool:
-    return bool(loc) and str(loc[-1]) in spec.NOT_YET.get(place(loc[:-1]), ())
 
 
 def _finding(loc: Loc, error: Any) -> Finding:
@@ -156,8 +160,6 @@ def _bound(context: dict[str, Any]) -> str | None:
 
 def _unknown_key(loc: Loc, *, local: bool) -> Finding:
     key, parent = str(loc[-1]), place(loc[:-1])
-    if _is_not_yet(loc):
-        return Finding(loc, f"'{key}' is not supported yet", _INSTEAD.get(place(loc)), at_key=True)
     model = spec.LocalEndpoint if local and parent == "endpoints.*" else spec.MODELS.get(parent)
     known = spec.keys(model) if model else []
     if parent == "endpoints.*":
@@ -167,19 +169,24 @@ def _unknown_key(loc: Loc, *, local: bool) -> Finding:
             fix = (
                 "'handler', 'command' or 'external' makes an endpoint local, 'id' makes it RunPod's: write one of them"
             )
-            return Finding(loc, f"'{key}' belongs to {there} endpoint, and '{loc[1]}' is {here} one", fix, at_key=True)
+            return Finding(loc, f"'{key}' belongs to {there} endpoint, and '{loc[-2]}' is {here} one", fix, at_key=True)
     message = f"unknown key '{key}'{_inside(loc)}"
-    return Finding(loc, message, _space_fix(key, known) or suggest(key, known), at_key=True)
+    if len(_of_file(loc)) == 2 and parent == "jobs.*":  # in `defaults`
+        known = [name for name in known if name not in spec.OWN]
+        if key in spec.OWN:
+            return Finding(loc, f"'{key}' can't be shared", "write it into the jobs that it is meant for", at_key=True)
+    nearest = _space_fix(key, known) or _ELSEWHERE.get(f"{parent}.{key}") or suggest(key, known)
+    return Finding(loc, message, nearest, at_key=True)
 
 
-_INSTEAD = {
-    "endpoints.*.defaults": "write it into each job",
-    "defaults": "write it into each job",
-    "jobs.*.needs": "run the jobs one after the other, with --job",
-    "jobs.*.when": "choose the jobs to run, with --job",
-    "jobs.*.rows.job": "put the rows into a file, and name it in rows.file",
+_SHARED = "what jobs share stands under 'defaults', at the top of the file or of a profile"
+_ELSEWHERE = {
+    "endpoints.*.defaults": _SHARED,
+    "jobs.*.defaults": _SHARED,
+    "profiles.*.jobs": f"a profile has no jobs of its own; {_SHARED}",
+    "profiles.*.name": "to keep a profile's batches apart, give it outputs: {dir: …}",
 }
-"""What to do where a key is not supported yet."""
+"""Keys that people look for where they are not, and what they do instead."""
 
 
 def _space_fix(text: str, known: Iterable[str]) -> str | None:
@@ -238,7 +245,13 @@ _SHORTHANDS = {
     "outputs": "dir",
 }
 """The key that is meant when a mapping is written as one value."""
-_EXPRESSIONS = {"jobs.*.rows.where": "row.lang == 'en'", "jobs.*.success_when": "output.image is defined"}
+_EXPRESSIONS = {
+    "jobs.*.rows.where": "row.lang == 'en'",
+    "jobs.*.success_when": "output.image is defined",
+    "jobs.*.retry_when": "outcome == 'crashed'",
+    "jobs.*.artifacts.for": "output.images",
+    "jobs.*.when": "jobs.captions.failed == 0",
+}
 
 
 def _shorthand(loc: Loc, value: object, expected: str) -> str | None:

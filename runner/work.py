@@ -7,6 +7,7 @@ from enum import Enum
 from runner.events import Destination, Ending, Settled
 from runner.payload import RUN_BODY_BYTES, RUNSYNC_BODY_BYTES, payload
 from runner.policy import DEFAULT_LOOKS, DEFAULT_TTL_S, Looks
+from runner.records import record
 from runner.results import LONG_BYTES, line
 from runner.runs import Run
 from runner.secret import Secret
@@ -14,7 +15,7 @@ from runner.states import Outcome, State
 from runner.values import MISSING, JsonObject, dump
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Work:
     """
     A run on its way: what a lane takes up, and hands back to be tried again.

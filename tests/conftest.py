@@ -1,10 +1,27 @@
 """What holds for every test: an async one has a loop of its own, in debug mode, and leaves no task behind."""
 
 import inspect
-from collections.abc import Generator
+import os
+from collections.abc import Generator, Iterator
 
 import pytest
 from fakes import leaving_no_task
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The DevTools address of a headless Chromium; CI must have one, or say why it can't: RUNNER_NO_BROWSER."""
+    import browser
+
+    program = browser.installed()
+    if program is None and (why := os.environ.get("RUNNER_NO_BROWSER")):
+        pytest.skip(why)
+    if program is None and os.environ.get("CI"):
+        pytest.fail("there is no Chromium: .ci/run installs Debian's package 'chromium'")
+    if program is None:
+        pytest.skip("there is no Chromium; install Debian's package 'chromium' to have pages tried in it")
+    with browser.running(program, tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 def pytest_configure(config: pytest.Config) -> None:

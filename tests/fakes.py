@@ -22,7 +22,9 @@ from runner.events import (
     Destination,
     Ended,
     Event,
+    Forgotten,
     Intended,
+    Planned,
     Reopened,
     Sampled,
     Settled,
@@ -442,8 +444,10 @@ def words(event: Event) -> str:
     match event:
         case Intended() | Withdrawn() | CancelDecided() | Claimed():
             return f"{type(event).__name__} {event.attempt}"
-        case Reopened():
-            return f"Reopened {event.key}"
+        case Reopened() | Forgotten():
+            return f"{type(event).__name__} {event.key}"
+        case Planned():
+            return f"Planned {event.job}"
         case Accepted():
             return f"Accepted {event.job_id}"
         case Ended():

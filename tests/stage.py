@@ -315,7 +315,7 @@ class Stage:
         """
         batch = self.batch
         known = {".ledger.seal", "ledger.sqlite", "log.jsonl", "manifest.json", "results.jsonl"}
-        known |= {"health.json"} if reported else set()
+        known |= {"health.json", "report.html"} if reported else set()
         beside = {"ledger.sqlite-wal", "ledger.sqlite-shm"}  # whoever looks at a ledger leaves them
         assert {path.name for path in batch.path.iterdir()} - beside == known
         wait_until(lambda: not processes_with(self.mark), "every process of the batch to end")

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +105,14 @@ class Server:
 
 
 @contextmanager
-def serving(job_file: Path, *, token: str | None = None) -> Iterator[Server]:
-    """Serve the local endpoints of *job_file* while the block runs."""
+def serving(job_file: Path, *, token: str | None = None, faults: Sequence[str] = ()) -> Iterator[Server]:
+    """Serve the local endpoints of *job_file* while the block runs, on a day with these *faults*."""
     log = job_file.parent / f"serve-{time.monotonic_ns()}.jsonl"
     words: list[str | Path] = ["serve", job_file, "--log", log]
     if token is not None:
         words += ["--token-env", "SERVED_TOKEN"]
+    for fault in faults:
+        words += ["--fault", fault]
     process = start(*words, cwd=job_file.parent, env={"SERVED_TOKEN": token or ""})
     try:
         assert process.stdout is not None

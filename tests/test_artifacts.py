@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from happened import a_run, intended, new_store
 
-from runner.artifacts import ArtifactError, Artifacts, Wanted, content
+from runner.artifacts import ArtifactError, Artifacts, Wanted
 from runner.errors import RecordError
 from runner.fetch import Fetcher, FetchError
 from runner.ledger import Ledger
@@ -24,15 +24,19 @@ TEXT = base64.b64encode(PNG).decode()
 
 
 class FakeFetcher:
-    """Gives what *pages* holds; anything else is not there."""
+    """Gives what *pages* holds, as *media_type*; *asked_bytes* are the limits it was given."""
 
     def __init__(self) -> None:
         self.pages: dict[str, bytes] = {}
+        self.media_type: str | None = None
+        self.asked_bytes: list[int] = []
 
-    async def fetch(self, url: str, to: Path, *, loopback: bool, max_bytes: int) -> None:
+    async def fetch(self, url: str, to: Path, *, loopback: bool, max_bytes: int) -> str | None:
+        self.asked_bytes.append(max_bytes)
         if url not in self.pages:
             raise FetchError("https://example.com/x: HTTP 404")
         to.write_bytes(self.pages[url])
+        return self.media_type
 
 
 @pytest.fixture
@@ -179,56 +183,6 @@ async def test_the_ledger_knows_the_files_of_a_run(made: Artifacts, store: Store
         ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "expected"),
-    [
-        pytest.param("base64", TEXT, PNG, id="base64"),
-        pytest.param("base64", "aGk\n aGk==", base64.b64decode("aGkaGk=="), id="spaces and lines"),
-        pytest.param("data_uri", f"data:image/png;base64,{TEXT}", PNG, id="data URI"),
-        pytest.param("data_uri", "data:;base64,", b"", id="empty"),
-        pytest.param("data_uri", "data:text/plain;charset=utf-8,a%20b", b"a b", id="percent-encoded"),
-        pytest.param("text", "grüß", "grüß".encode(), id="text"),
-        pytest.param("json", None, b"null\n", id="null as JSON"),
-    ],
-)
-def test_what_a_file_is_made_of(kind: str, value: object, expected: bytes) -> None:
-    """Each kind takes one form."""
-    assert content(kind, value) == expected
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "said"),
-    [
-        pytest.param("base64", [TEXT], "expected a text in base64, found a list", id="a list"),
-        pytest.param("base64", "a_b-", "this is not base64: character '_' at 2", id="another alphabet"),
-        pytest.param("base64", "abc", "this is not base64: 3 characters, not whole groups", id="cut"),
-        pytest.param(
-            "base64",
-            "data:image/png;base64,AAAA",
-            "expected a text in base64, found a data URI: write 'data_uri' in place of 'base64'",
-            id="a data URI",
-        ),
-        pytest.param("data_uri", "AAAA", "expected a data URI, found 'AAAA'", id="no data URI"),
-        pytest.param("text", {"a": 1}, "expected a text, found a mapping", id="no text"),
-        pytest.param(
-            "text", "\ud800", "this text has a lone surrogate, which no file in UTF-8 can have", id="a surrogate"
-        ),
-    ],
-)
-def test_what_is_no_such_thing_is_named(kind: str, value: object, said: str) -> None:
-    """The message says what was found, so that the template can be mended."""
-    with pytest.raises(ArtifactError) as caught:
-        content(kind, value)
-    assert str(caught.value) == said
-
-
-def test_what_was_found_is_cut_short_in_a_message() -> None:
-    """A megabyte of base64 in an error helps nobody."""
-    with pytest.raises(ArtifactError) as caught:
-        content("data_uri", "x" * 1_000_000)
-    assert len(str(caught.value)) < 200
-
-
 async def test_an_artifact_over_the_limit_is_refused(
     made: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,3 +192,90 @@ async def test_an_artifact_over_the_limit_is_refused(
         await make(made, "k0", ("a.txt", "text", "abcd"))
     assert str(caught.value) == "an artifact of 4 B, and 3 B is the most"
     assert files(tmp_path) == []
+
+
+async def test_an_artifact_may_have_a_limit_of_its_own(recorder: Recorder, tmp_path: Path) -> None:
+    """And a download, too, which is told where to stop."""
+    fetcher = FakeFetcher()
+    fetcher.pages["https://example.com/a"] = b"abc"
+    artifacts = Artifacts(tmp_path, recorder, cast(Fetcher, fetcher))
+    allowed = [Wanted("a", "url", "https://example.com/a", most_bytes=3), Wanted("b", "text", "abc", most_bytes=3)]
+    assert [one.size_bytes for one in await artifacts.make("k0", 1, allowed, loopback=False)] == [3, 3]
+    assert fetcher.asked_bytes == [3]
+    with pytest.raises(ArtifactError, match=r"^an artifact of 4 B, and 3 B is the most$"):
+        await artifacts.make("k1", 1, [Wanted("c", "text", "abcd", most_bytes=3)], loopback=False)
+
+
+async def test_the_files_of_a_run_have_a_limit_together(
+    made: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of ten thousand URLs must not fill the disk."""
+    monkeypatch.setattr("runner.artifacts.MOST_BYTES_OF_A_RUN", 5)
+    with pytest.raises(ArtifactError, match=r"^the artifacts of this run come to more than 5 B$"):
+        await make(made, "k0", ("a", "text", "abc"), ("b", "text", "abc"))
+    assert files(tmp_path) == []
+
+
+async def test_a_path_may_follow_the_content(recorder: Recorder, tmp_path: Path) -> None:
+    """Whatever the content is said to be."""
+    fetcher = FakeFetcher()
+    fetcher.pages["https://example.com/a.exe"] = PNG
+    fetcher.media_type = "application/pdf"
+    artifacts = Artifacts(tmp_path, recorder, cast(Fetcher, fetcher))
+    lying = f"data:video/mp4;base64,{TEXT}"
+    given = [("url", "https://example.com/a.exe"), ("data_uri", lying), ("json", 3), ("text", "3"), ("base64", "AAEC")]
+    wanted = [Wanted(f"{n}.bin", *one, by_type=f"{n}.{{}}".format) for n, one in enumerate(given)]
+    claims = await artifacts.make("k0", 1, wanted, loopback=False)
+    assert [claim.path for claim in claims] == [
+        f"artifacts/{name}" for name in ("0.png", "1.png", "2.json", "3.txt", "4.bin")
+    ]
+    assert files(tmp_path) == ["0.png", "1.png", "2.json", "3.txt", "4.bin"]
+
+
+async def test_a_message_says_which_item_it_is_about(made: Artifacts, tmp_path: Path) -> None:
+    """One of forty images is broken."""
+    wanted = [Wanted(f"{n}", "base64", "AAEC" if n < 3 else "!", of=f"artifacts.0: item {n}: ") for n in range(5)]
+    with pytest.raises(ArtifactError) as caught:
+        await made.make("k0", 1, wanted, loopback=False)
+    assert str(caught.value) == "artifacts.0: item 3: this is not base64: character '!' at 1"
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("größe.png", "GRÖSSE.png"), ("e\u0301.png", "é.png"), ("ﬁle.png", "FILE.png"), ("Σ.png", "ς.png")],
+    ids=["a letter that has two", "an accent of its own", "a ligature", "two forms of a letter"],
+)
+async def test_names_that_any_machine_takes_for_the_same_are_the_same(
+    made: Artifacts, tmp_path: Path, one: str, other: str
+) -> None:
+    """Copied to a Mac or to Windows, the one would be written over the other."""
+    with pytest.raises(ArtifactError, match="two artifacts of this run would have the path"):
+        await make(made, "k0", (one, "text", "a"), (other, "text", "b"))
+    await make(made, "k1", (one, "text", "a"))
+    with pytest.raises(ArtifactError, match="is an artifact of run 1 of job 'photos' already"):
+        await make(made, "k2", (other, "text", "b"))
+    assert files(tmp_path) == [one]
+
+
+async def test_of_files_that_can_t_all_have_their_names_none_stays(made: Artifacts, tmp_path: Path) -> None:
+    """Items name themselves: one may be below another."""
+    with pytest.raises(ArtifactError, match=r"^'artifacts/x/y' can't be a file: a part of the path is a file already$"):
+        await make(made, "k0", ("x", "text", "a"), ("x/y", "text", "b"))
+    assert files(tmp_path) == []
+
+
+async def test_the_downloads_of_a_run_have_a_time_together(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of slow URLs would keep a lane for days."""
+
+    class Slow(FakeFetcher):
+        async def fetch(self, url: str, to: Path, *, loopback: bool, max_bytes: int) -> str | None:
+            await asyncio.Event().wait()
+            return None
+
+    monkeypatch.setattr("runner.artifacts.DOWNLOADS_S", 0.01)
+    artifacts = Artifacts(tmp_path, recorder, cast(Fetcher, Slow()))
+    with pytest.raises(ArtifactError, match=r"^the downloads of this run took longer than 10ms$"):
+        await make(artifacts, "k0", ("a", "url", "https://example.com/a"))

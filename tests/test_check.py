@@ -223,13 +223,13 @@ def test_artifacts_are_made_of_a_run_and_its_output(tmp_path: Path) -> None:
     output = {"image": "x" * 5_000_000, "scores": [0.5] * 300_000, "text": "abc"}
     seen = {"row": {"lang": "en"}, "matrix": {"m": 1}, "vars": {"v": "w"}, "repeat": 0}
     seen |= {"run": {"index": 3, "key": "k"}}
-    assert [(path(seen), kind) for path, kind, _ in compiled] == [
+    assert [(one.path(seen), one.kind) for one in compiled] == [
         ("en/3-k.png", "base64"),
         ("a.json", "json"),
         ("b.json", "json"),
         ("c.txt", "text"),
     ]
-    values = [value(seen | {"output": output}) for _, _, value in compiled]
+    values = [one.value(seen | {"output": output}) for one in compiled]
     assert values == [output["image"], {"all": output["scores"], "of": ["w", 1]}, output, "ABC of 1"]
 
 

@@ -84,7 +84,7 @@ def test_a_mistaken_call_exits_2_with_its_fix(folder: Path, words: list[str], me
 
 
 @pytest.mark.parametrize(
-    "words", [["run"], ["run", "echo.yaml", "--bogus"], ["frob"], ["run", "echo.yaml", "--limit", "0"]]
+    "words", [["plan"], ["run", "echo.yaml", "--bogus"], ["frob"], ["run", "echo.yaml", "--limit", "0"]]
 )
 def test_a_call_that_cannot_be_parsed_exits_2(folder: Path, words: list[str]) -> None:
     """Scripts tell a wrong call from a failed batch by it."""
@@ -96,7 +96,7 @@ def test_a_call_that_cannot_be_parsed_exits_2(folder: Path, words: list[str]) ->
 def test_a_bug_is_called_one(folder: Path) -> None:
     """Exit 3 and a traceback: not the user's fault, and something to report."""
     write(folder, {"sitecustomize.py": "import runner.check\nrunner.check.open_job_file = None\n"})
-    ran = runner("validate", "echo.yaml", cwd=folder, env={"PYTHONPATH": str(folder)})
+    ran = runner("plan", "echo.yaml", cwd=folder, env={"PYTHONPATH": str(folder)})
     assert ran.code == 3
     assert ran.err.startswith("Traceback (most recent call last):")
     assert ran.err.endswith("this is a bug in runner; please report it with the lines above\n")

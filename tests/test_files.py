@@ -53,6 +53,25 @@ def test_a_data_uri_names_the_media_type(tmp_path: Path, name: str, media_type: 
     assert file_data_uri(name, str(tmp_path)) == f"data:{media_type};base64,eA=="
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "media_type"),
+    [
+        ("a.jpg", b"\x89PNG\r\n\x1a\n", "image/png"),
+        ("a", b"\xff\xd8\xff\xe0", "image/jpeg"),
+        ("a.bin", b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"),
+        ("a.mp4", b"RIFF\0\0\0\0WAVEfmt ", "audio/wav"),
+        ("a.m4a", b"\0\0\0\x20ftypM4A ", "audio/mp4"),
+        ("a.txt", b"plain", "text/plain"),
+        ("a.svg", b"<svg/>", "image/svg+xml"),
+        ("a.npy", b"\x93NUMPY", "application/octet-stream"),
+    ],
+)
+def test_the_content_of_a_file_says_more_than_its_name(tmp_path: Path, name: str, data: bytes, media_type: str) -> None:
+    """A model that is told of a JPEG and gets a PNG fails, or worse."""
+    (tmp_path / name).write_bytes(data)
+    assert file_data_uri(name, str(tmp_path)) == f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
 def test_files_in_lists_and_mappings_are_known_again(tmp_path: Path) -> None:
     """Some handlers take several images."""
     (tmp_path / "a").write_bytes(b"x")

@@ -69,7 +69,7 @@ def rows(folder: Path, name: str, data: bytes) -> list[object]:
         (b'a\n"x"y\n', ["2:1: text after a closing quote"]),
         (b"a\n1\rb\n", ["2:1: a carriage return inside a line"]),
         (b"a\nx\0y\n", ["2:2: a NUL character is no text"]),
-        (b"a\n1\nd\xe9\n", [{"a": "1"}, "3:2: expected UTF-8 text"]),
+        (b"a\n1\nd\xe9\n", [{"a": "1"}, "3:2: expected UTF-8 text, found the byte 0xE9"]),
     ],
 )
 def test_csv(tmp_path: Path, data: bytes, expected: list[object]) -> None:
@@ -109,7 +109,7 @@ def test_tsv_has_tabs_between_values(tmp_path: Path) -> None:
         (b'{"a": "\\ud800"}\n', ["1:1: half a surrogate pair is no character"]),
         (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}\n", ["1:1: nested deeper than 64 levels"]),
         (b'{"a": ' + b"[" * 99_999 + b"\n", ["1:1: nested too deeply"]),
-        (b'{"a": "d\xe9"}\n{"b": 1}\n', ["1:9: expected UTF-8 text", {"b": 1}]),
+        (b'{"a": "d\xe9"}\n{"b": 1}\n', ["1:9: expected UTF-8 text, found the byte 0xE9", {"b": 1}]),
         (b"", []),
     ],
     ids=lambda value: str(value)[:40],
@@ -173,7 +173,7 @@ def test_whatever_the_csv_module_writes_reads_back(
         (b'[{"a": ' + b"[" * 100 + b"]" * 100 + b"}]", ["1:2: nested deeper than 64 levels"]),
         (b'[{"a": ' + b"[" * 99_999, ["1:2: nested too deeply"]),
         ('[{"a": "x\u2028y"},\n7]'.encode(), [{"a": "x\u2028y"}, "2:1: expected an object, found 7"]),
-        (b'[{"a": 1},\n{"b": "d\xe9"}]', ["2:9: expected UTF-8 text"]),
+        (b'[{"a": 1},\n{"b": "d\xe9"}]', ["2:9: expected UTF-8 text, found the byte 0xE9"]),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -204,7 +204,7 @@ def test_json(tmp_path: Path, data: bytes, expected: list[object]) -> None:
         (b"- a: !!python/object x\n", ["1:6: tag '!!python/object' is not supported", {"a": "x"}]),
         (b"- a: \x07\n", ["1:6: character U+0007 can't be part of a YAML file"]),
         (b"- " + b"[" * 100_000, ["1:66: nested deeper than 64 levels"]),
-        (b"- d\xe9\n", ["1:4: expected UTF-8 text"]),
+        (b"- d\xe9\n", ["1:4: expected UTF-8 text, found the byte 0xE9"]),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.judge import Judged, Numbers, StopAt, all_hold, judge, said, stop_reason
+from runner.judge import Judged, Numbers, StopAt, all_hold, judge, may_widen, said, stop_reason
 from runner.states import Outcome, State
 from runner.tally import JobTally
 from runner.thresholds import COUNTS, parse
@@ -234,3 +234,15 @@ def test_a_job_overspends_at_most_what_is_in_flight(times_ms: list[int], lanes: 
     spent_usd = job.execution_ms / 1000
     assert spent_usd < limit_usd + lanes * max(times_ms, default=0) / 1000
     assert stop_reason(job, at) is not None or not waiting
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "execution_ms", "timed", "may"),
+    [(0, 0, 0, True), (3, 0, 0, True), (4, 0, 0, False), (0, 4000, 4, True), (5, 4000, 4, False), (4, 1000, 1, True)],
+)
+def test_a_budget_keeps_the_first_burst_small(in_flight: int, execution_ms: int, timed: int, may: bool) -> None:
+    """While nobody knows what a run costs, each may cost all that it has time for."""
+    job = JobTally(100, in_flight=in_flight, execution_ms=execution_ms, timed_attempts=timed)
+    assert may_widen(job, StopAt(cost_usd=10.0, usd_per_s=1.0, longest_s=2.0)) is may
+    assert may_widen(job, StopAt(cost_usd=10.0))
+    assert may_widen(job, StopAt(usd_per_s=1.0, longest_s=2.0))

@@ -455,6 +455,7 @@ QUESTIONS = {
     "retried": "SELECT count(*) FROM attempts WHERE job = ? AND attempt > 1",
     "total by job": "SELECT job, count(*), total(execution_time_ms) FROM attempts"
     " WHERE execution_time_ms IS NOT NULL GROUP BY job",
+    "reused": "SELECT job, count(*) FROM runs WHERE state = 'succeeded' AND attempts = 0 GROUP BY job",
     "tried again": "SELECT count(*) FROM attempts WHERE attempt > 1 AND attempt = 2",
     "mean of all": "SELECT count(*), total(delay_time_ms) FROM runs WHERE delay_time_ms IS NOT NULL",
     "errors": "SELECT message, count(*) FROM runs WHERE job = ? AND message IS NOT NULL GROUP BY message",

@@ -69,6 +69,8 @@ def test_a_program_gets_every_number(tmp_path: Path) -> None:
             "failed": 1,
             "cancelled": 0,
             "skipped": 1,
+            "reused": 0,
+            "repeats": None,
             "started_at": "2027-01-15T08:00:00.000Z",
             "ended_at": "2027-01-15T08:01:05.000Z",
             "size_bytes": size_bytes(folder.path),

@@ -55,6 +55,15 @@ def test_only_what_was_asked_for_and_may_be_is_tried_again(ended: Outcome) -> No
     assert (greedy.next_wait_s(ended, failures=1, jitter=0.0) is not None) is (ended in RETRYABLE)
 
 
+@pytest.mark.parametrize("ended", list(Outcome))
+@pytest.mark.parametrize("wanted", [True, False])
+def test_retry_when_takes_the_place_of_outcomes(ended: Outcome, wanted: bool) -> None:
+    """But makes no attempt of an outcome that is never tried again, nor one more than there may be."""
+    again = POLICY.next_wait_s(ended, failures=1, jitter=0.0, wanted=wanted) is not None
+    assert again is (wanted and ended in RETRYABLE)
+    assert POLICY.next_wait_s(ended, failures=POLICY.attempts, jitter=0.0, wanted=wanted) is None
+
+
 @pytest.mark.parametrize(
     ("failures", "jitter", "wait_s"),
     [(1, 0.0, 0.5), (1, 1.0, 1.0), (2, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, None), (4, 0.0, None)],

@@ -43,6 +43,14 @@ def test_the_table_has_a_line_a_job() -> None:
     ]
 
 
+def test_what_is_wrong_with_an_endpoint_stands_below_the_table() -> None:
+    """A queue that does not move looks like slow runs; and what a service says is no markup."""
+    out = io.StringIO()
+    said = "endpoint sdxl: can't be told: [bold]HTTP 503[/bold]"
+    Console(file=out, width=90).print(table(tally(), 20.0, said=[said]))
+    assert said in out.getvalue().splitlines()[-1]
+
+
 def test_time_left_counts_only_what_this_process_did() -> None:
     """After a resume the runs of yesterday would promise far too much."""
     job = tally().jobs["photos"]

@@ -11,6 +11,7 @@ from happened import a_run, a_settled, accepted, an_ending, ended, error, intend
 
 from runner import batch, results
 from runner.batch import Folder
+from runner.clock import iso
 from runner.durable import write_whole
 from runner.errors import RecordError
 from runner.events import Event, Sampled
@@ -93,6 +94,7 @@ def by_hand(lines: list[JsonObject], planned: int) -> JsonObject:
         "runs": planned,
         **{state.value: states[state] for state in State if state in SETTLED},
         "pending": planned - len(lines),
+        "reused": sum("reused_from" in one for one in lines),
         "outcomes": dict(sorted(Counter(one["outcome"] for one in lines if one["outcome"]).items())),
         "delay_time_ms": times("delay_time_ms"),
         "execution_time_ms": times("execution_time_ms"),
@@ -146,13 +148,15 @@ def test_the_report_has_the_keys_of_the_contract(store: Store) -> None:
     assert report["batch"] == {
         "id": "20261123T022312Z-7f3a",
         "name": "horses",
+        "profile": None,
         "started_at": "1970-01-01T00:00:00.000Z",
         "ended_at": "1970-01-01T00:00:09.500Z",
         **{word: report["batch"][word] for word in ("runs", "succeeded", "failed", "cancelled", "skipped", "pending")},
         "retried": report["batch"]["retried"],
+        "reused": 0,
     }
     keys = {
-        *("runs", "succeeded", "failed", "cancelled", "skipped", "pending", "outcomes", "retried"),
+        *("runs", "succeeded", "failed", "cancelled", "skipped", "pending", "outcomes", "retried", "reused"),
         *("delay_time_ms", "execution_time_ms", "errors", "cost_usd", "stopped"),
     }
     assert all(set(job) == keys for job in report["jobs"].values())
@@ -262,6 +266,12 @@ def test_an_endpoint_shows_its_last_counters_and_its_newest_word(tmp_path: Path)
     store.write([Sampled("sdxl", 0.0, {}, {}, "reset"), good, Sampled("old", 1.0, {}, {"idle": 1})])
     endpoints = fold(store.ledger, FACTS)["endpoints"]
     idle = "idle: nothing waits and nothing runs"
+    evidence = {name: one.pop("evidence") for name, one in endpoints.items()}
+    assert {name: one.get("condition") for name, one in evidence.items()} == {
+        "sdxl": "working",
+        "llm": None,
+        "old": "idle",
+    }
     assert endpoints == {
         "sdxl": {
             "samples": 2,
@@ -276,9 +286,39 @@ def test_an_endpoint_shows_its_last_counters_and_its_newest_word(tmp_path: Path)
     assert fold(store.ledger, FACTS)["endpoints"]["sdxl"] == {
         "samples": 3,
         "diagnosis": "can't be told: HTTP 401",
+        "evidence": {
+            "condition": "can't be told",
+            "since": iso(2.0),
+            "until": iso(2.0),
+            "looks": 1,
+            "most_waiting": 0,
+            "lately": {},
+            "conditions": {
+                "can't be told": {"looks": 2, "since": iso(0.0), "until": iso(2.0), "most_waiting": 0},
+                "working": {"looks": 1, "since": iso(1.0), "until": iso(1.0), "most_waiting": 0},
+            },
+        },
         "jobs": {"inQueue": 0},
         "workers": {"running": 2},
     }
+    store.close()
+
+
+def test_what_an_endpoint_was_is_told_when_the_batch_is_over(tmp_path: Path) -> None:
+    """In the morning it is idle; what matters is that it had no GPU half the night."""
+    store = new_store(tmp_path)
+    for at in (0.0, 15.0, 30.0):
+        store.write([Sampled("sdxl", at, {"inQueue": 9}, {"throttled": 2})])
+    store.write([Sampled("sdxl", 45.0, {"inQueue": 0}, {"idle": 2})])
+    said = [
+        fold(store.ledger, replace(FACTS, ended_at=ended_at))["endpoints"]["sdxl"]["diagnosis"]
+        for ended_at in (None, 60.0)
+    ]
+    assert said == [
+        "idle: nothing waits and nothing runs",
+        "was throttled: 2 of 2 workers without a free GPU, 9 jobs waiting, in 3 of 4 looks, from 00:00:00 to 00:00:30"
+        " UTC; allow more GPU types or data centers",
+    ]
     store.close()
 
 

@@ -4,14 +4,18 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from happened import a_run, a_settled, an_ending, opened_store
+from frames import needs_pyarrow
+from happened import a_run, a_settled, an_ending, carried, opened_store
 from old_batches import MIXED, a_batch, mixed
+from terminal import ROOT, environment, runner, write
 
 from runner.batch import Folder
 from runner.commands.results import Wanted, results
@@ -58,15 +62,16 @@ def test_json_is_one_array(folder: Folder) -> None:
 
 def test_csv_has_a_column_for_each_key(folder: Folder) -> None:
     """It opens in a spreadsheet as it is."""
-    times = "1970-01-01T00:01:41.000Z,1970-01-01T00:01:43.000Z,[]\n"
+    times = "1970-01-01T00:01:41.000Z,1970-01-01T00:01:43.000Z,[],\n"
     assert written(folder, format="csv").decode() == (
-        "key,job,index,state,outcome,status,row.prompt,row.style,matrix.seed,repeat,output,error,error_type,job_id,"
-        "worker_id,attempts,delay_time_ms,execution_time_ms,submitted_at,settled_at,artifacts\n"
-        'aaaa1,photos,0,succeeded,completed,COMPLETED,a horse,,1,0,"{""score"":0.75}",,,aaaa1-job-1,w1,1,19,539,'
+        "key,job,index,state,outcome,status,row.prompt,row.style,matrix.seed,repeat,output,output.score,error,"
+        "error_type,job_id,worker_id,attempts,delay_time_ms,execution_time_ms,submitted_at,settled_at,artifacts,"
+        "reused_from\n"
+        'aaaa1,photos,0,succeeded,completed,COMPLETED,a horse,,1,0,"{""score"":0.75}",0.75,,,aaaa1-job-1,w1,1,19,539,'
         f"{times}"
-        f"aaaa2,photos,1,failed,failed,FAILED,ein Pferd,ink,,0,,no horse,ValueError,aaaa2-job-1,w1,1,,,{times}"
-        "bbbb3,photos,2,skipped,,,,,,0,,,,,,0,,,,1970-01-01T00:01:43.000Z,[]\n"
-        f"cccc4,captions,0,succeeded,completed,COMPLETED,,,,0,short,,,cccc4-job-1,w1,1,,,{times}"
+        f"aaaa2,photos,1,failed,failed,FAILED,ein Pferd,ink,,0,,,no horse,ValueError,aaaa2-job-1,w1,1,,,{times}"
+        "bbbb3,photos,2,skipped,,,,,,0,,,,,,,0,,,,1970-01-01T00:01:43.000Z,[],\n"
+        f"cccc4,captions,0,succeeded,completed,COMPLETED,,,,0,short,,,,cccc4-job-1,w1,1,,,{times}"
     )
 
 
@@ -110,7 +115,8 @@ def test_what_runs_again_is_not_counted_twice(folder: Folder, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"format": "xml"}, "--format is jsonl, json or csv, found 'xml'\n  help: write --format csv"),
+        ({"format": "xml"}, "--format is jsonl, json, csv, parquet or openai, found 'xml'\n  help: write --format csv"),
+        ({"format": "openai", "fields": ["key"]}, "--fields and --format openai exclude each other\n  help: leave one"),
         ({"jobs": ["photo"]}, "unknown job 'photo'\n  help: did you mean 'photos'?"),
         ({"fields": ["outptu"]}, "unknown field 'outptu' in --fields\n  help: did you mean 'output'?"),
         ({"where": "nothing"}, "--where: unknown name 'nothing'\n  help: known: "),
@@ -175,6 +181,137 @@ def test_what_is_no_file_is_not_replaced_by_one(folder: Folder, tmp_path: Path) 
         f"error: {missing} can't be written: No such file or directory\n"
         "  help: see that its folder is there and has room, or name another file with --output"
     )
+
+
+def in_parquet(data: bytes) -> Any:
+    """The table in a file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(pyarrow.BufferReader(data))
+
+
+@needs_pyarrow
+def test_a_table_has_types_and_the_same_columns_whatever_where_keeps(folder: Folder) -> None:
+    """Two of them can be laid under one another."""
+    whole = in_parquet(written(folder, format="parquet"))
+    assert whole.column_names == written(folder, format="csv").decode().split("\n")[0].split(",")
+    assert whole["key"].to_pylist() == ["aaaa1", "aaaa2", "bbbb3", "cccc4"]
+    assert whole["output"].to_pylist() == ['{"score":0.75}', None, None, '"short"']
+    assert whole["output.score"].to_pylist() == [0.75, None, None, None]
+    some = in_parquet(written(folder, format="parquet", where="job == 'captions'"))
+    assert (some["key"].to_pylist(), some.schema) == (["cccc4"], whole.schema)
+    failed = in_parquet(written(folder, format="parquet", states=["failed"], fields=["key", "error.message", "key"]))
+    assert failed.to_pydict() == {"key": ["aaaa2"], "error.message": ["no horse"], "key_2": ["aaaa2"]}
+
+
+def test_a_terminal_gets_no_parquet(folder: Folder) -> None:
+    """It would act on it; a file or a program may have it."""
+
+    class Terminal(io.BytesIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+    with pytest.raises(UsageError) as caught:
+        results(str(folder.path), Wanted(format="parquet"), output_dir=None, out=out)
+    assert caught.value.render() == "error: parquet is nothing for a terminal\n  help: name a file with --output"
+    assert out.getvalue() == b""
+
+
+@needs_pyarrow
+def test_a_pipe_gets_the_whole_table_and_may_stop_reading(folder: Folder, tmp_path: Path) -> None:
+    """A pipe can't tell where it is, and who has read enough hears no complaint."""
+    table, whole = tmp_path / "x.parquet", f"{sys.executable} -m runner results {folder.path} --format parquet"
+    assert results(str(folder.path), Wanted(format="parquet"), output_dir=None, output=table) == 0
+    for command, expected in ((f"{whole} | cat", table.read_bytes()), (f"{whole} | head -c 4", b"PAR1")):
+        ran = subprocess.run(command, shell=True, cwd=ROOT, env=environment(), capture_output=True, check=False)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, expected, b"")
+
+
+def test_openai_s_form_is_for_rows_with_a_custom_id(tmp_path: Path) -> None:
+    """The others can be left out."""
+    asked = replace(a_run("k1"), row={"custom_id": "request-1", "body": {}})
+    events = [*carried(asked, an_ending(output={"choices": []})), *carried(a_run("k2", "other"))]
+    folder = a_batch(tmp_path, events, planned={"photos": 1, "other": 1})
+    expected = {
+        "id": "k1",
+        "custom_id": "request-1",
+        "response": {"status_code": 200, "request_id": "k1-job-1", "body": {"choices": []}},
+        "error": None,
+    }
+    assert refused(folder, format="openai") == (
+        "error: --format openai knows a run by the custom_id of its row, and run 0 of job other has none\n"
+        "  help: choose the jobs whose rows have one with --job, or write --format jsonl"
+    )
+    for wanted in ({"jobs": ["photos"]}, {"where": "row is not none and row.custom_id is defined"}):
+        assert json.loads(written(folder, format="openai", **wanted)) == expected
+
+
+VLLM = """
+def handler(job):
+    asked = job["input"]["openai_input"]
+    if asked["model"] != "m":
+        raise ValueError("no such model")
+    yield {"object": "chat.completion", "choices": [{"message": {"content": asked["messages"][0]["content"].upper()}}]}
+"""
+
+REQUESTS = """\
+version: 1
+name: requests
+endpoints:
+  vllm: {handler: "vllm.py:handler"}
+jobs:
+  chat:
+    endpoint: vllm
+    rows: {openai: requests.jsonl}
+    input: {openai_route: "{{ row.url }}", openai_input: "{{ row.body }}"}
+"""
+
+
+def test_a_file_made_for_openai_s_batches_comes_back_as_their_answers(tmp_path: Path) -> None:
+    """Who reads batches of OpenAI's, or of vLLM's run-batch, reads ours."""
+    asked = [
+        {
+            "custom_id": f"request-{number}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": model, "messages": [{"role": "user", "content": f"a horse {number}"}]},
+        }
+        for number, model in enumerate(["m", "m", "none"])
+    ]
+    requests = "".join(json.dumps(one) + "\n" for one in asked)
+    write(tmp_path, {"vllm.py": VLLM, "requests.yaml": REQUESTS, "requests.jsonl": requests})
+    assert runner("run", "requests.yaml", "--quiet", cwd=tmp_path).code == 1
+    ran = runner("results", "requests", "--format", "openai", cwd=tmp_path)
+    told = sorted(map(json.loads, ran.out.splitlines()), key=lambda line: str(line["custom_id"]))
+    assert [one["custom_id"] for one in told] == ["request-0", "request-1", "request-2"]
+    assert [one["response"] and one["response"]["body"]["choices"][0]["message"]["content"] for one in told] == [
+        *("A HORSE 0", "A HORSE 1", None),
+    ]
+    assert [one["error"] for one in told] == [None, None, {"code": "failed", "message": "no such model"}]
+
+
+def test_results_of_a_pipeline_are_one_table(tmp_path: Path) -> None:
+    """Rows that another job made are nested: each key of theirs is a column, what is in it stands as JSON."""
+    first = replace(a_run("k1", "captions"), row={"path": "1.png"})
+    second = replace(
+        a_run("k2", "images"),
+        row={"output": {"caption": "a horse"}, "artifacts": ["artifacts/1.txt"], "row": {"path": "1.png"}},
+    )
+    made = an_ending(output={"caption": "a horse"}, artifacts=("artifacts/1.txt",))
+    events = [*carried(first, made), *carried(second, an_ending(output="done"))]
+    folder = a_batch(tmp_path, events, planned={"captions": 1, "images": 1})
+    rows = list(csv.DictReader(io.StringIO(written(folder, format="csv").decode(), newline="")))
+    assert [row["row.path"] for row in rows] == ["1.png", ""]
+    assert [row["row.output"] for row in rows] == ["", '{"caption":"a horse"}']
+    assert [row["row.row"] for row in rows] == ["", '{"path":"1.png"}']
+    assert [row["artifacts"] for row in rows] == ['["artifacts/1.txt"]', "[]"]
+
+
+def test_the_help_says_that_no_cell_is_a_formula(tmp_path: Path) -> None:
+    """Who wonders about the apostrophe finds it there."""
+    assert "No cell can become a formula" in runner("results", "--help", cwd=tmp_path).out
 
 
 def test_memory_does_not_grow_with_the_lines(tmp_path: Path) -> None:

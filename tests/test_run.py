@@ -107,7 +107,7 @@ def test_a_stranger_runs_the_first_example(tmp_path: Path) -> None:
     }
     left = {path.relative_to(batch.path).as_posix() for path in batch.path.rglob("*") if path.is_file()}
     chunks = f"streams/{found['streamed']['key']}.1.jsonl"
-    known = {"health.json", "ledger.sqlite", "log.jsonl", "manifest.json", "results.jsonl"}
+    known = {"health.json", "report.html", "ledger.sqlite", "log.jsonl", "manifest.json", "results.jsonl"}
     assert left == {*known, ".ledger.seal", chunks}
 
 
@@ -463,6 +463,7 @@ def test_a_manifest_tells_enough_to_repeat_the_batch(folder: Path) -> None:
     manifest: dict[str, Any] = json.loads(latest(folder).manifest.read_bytes())
     assert manifest["job_file"] == {
         "path": str(folder / "grid.yaml"),
+        "text": (folder / "grid.yaml").read_text(),
         "sha256": sha256((folder / "grid.yaml").read_bytes()).hexdigest(),
     }
     assert [(one["path"], one["rows"]) for one in manifest["inputs"]] == [(str(folder / "rows.csv"), 300)]

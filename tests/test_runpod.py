@@ -1,15 +1,15 @@
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import hdrs
 from aiohttp.client_reqrep import ConnectionKey
-from aioresponses import aioresponses
+from fake_http import RawServer, Reply, Request, Then, answer
 
 from runner.answers import Chunks, EndpointHealth, Purged, RemoteJob
 from runner.errors import (
@@ -28,6 +28,7 @@ from runner.errors import (
     Unsupported,
     UsageError,
 )
+from runner.exchange import Exchange, Session
 from runner.runpod import RunPod, open_session
 from runner.secret import Secret
 
@@ -37,62 +38,54 @@ SESSION_HEADERS = {"Accept": "application/json", "User-Agent": f"runner/{version
 BODY = b'{"input": {"n": 1}}'
 
 
-class Response(aiohttp.ClientResponse):
-    """A ClientResponse as aioresponses makes it: it does not know of `stream_writer`, which aiohttp 3.14 needs."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("stream_writer", SimpleNamespace(output_size=0))
-        super().__init__(*args, **kwargs)
-
-
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request as the client handed it to aiohttp."""
+    """A request as it came."""
 
     method: str
-    url: str
-    body: bytes | None
+    path: str
+    body: bytes
     headers: dict[str, str]
-    options: dict[str, Any]
 
 
-class Service:
-    """RunPod's side: says what the next call gets, and what calls there were."""
+class Service(RawServer):
+    """RunPod's side: says what the next call gets, and what the only call was."""
 
-    def __init__(self, mock: aioresponses) -> None:
-        self._mock = mock
+    def __init__(self) -> None:
+        super().__init__()
+        self._answer = b""
 
-    def will_answer(self, method: str, path: str, body: str | bytes = "{}", **options: Any) -> None:
-        self._mock.add(f"{BASE}{path}", method, body=body, response_class=Response, **options)
+    def will_answer(self, body: str | bytes = "{}", *, status: int = 200, headers: tuple[str, ...] = ()) -> None:
+        data = body if isinstance(body, bytes) else body.encode()
+        self._answer = answer(data, status=f"{status} said", headers=headers)
 
-    def will_fail(self, method: str, path: str, error: Exception) -> None:
-        self._mock.add(f"{BASE}{path}", method, exception=error)
+    def reply(self, request: Request) -> Reply:
+        return Reply(self._answer, Then.CLOSE)
 
     @property
     def sent(self) -> Sent:
         """The only request there was."""
-        [((method, url), [call])] = self._mock.requests.items()
-        options = dict(call.kwargs)
-        data, headers = options.pop("data"), options.pop("headers")
-        assert data is None or isinstance(data, bytes)
-        return Sent(method, str(url), data, headers, options)
+        [request] = self.requests
+        first, *lines = request.head.strip().split("\r\n")
+        method, path, _ = first.split(" ")
+        return Sent(method, path, request.body, dict(line.split(": ", 1) for line in lines))
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
-    with aioresponses() as mock:
-        yield Service(mock)
+async def service() -> AsyncIterator[Service]:
+    async with Service() as opened:
+        yield opened
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
+async def session() -> AsyncIterator[Session]:
     async with open_session() as opened:
         yield opened
 
 
 @pytest.fixture
-def runpod(session: aiohttp.ClientSession) -> RunPod:
-    return RunPod(session, base_url=BASE, endpoint_id="abc", api_key=Secret(KEY, name="RUNPOD_API_KEY"))
+def runpod(session: Session, service: Service) -> RunPod:
+    return RunPod(session, base_url=f"{service.url}/v2", endpoint_id="abc", api_key=Secret(KEY, name="RUNPOD_API_KEY"))
 
 
 async def call(runpod: RunPod, operation: str) -> object:
@@ -197,47 +190,57 @@ async def test_an_operation_is_one_request_and_one_record(
 ) -> None:
     """The paths, verbs and bodies are those of RunPod's reference and SDKs; the key goes with each request."""
     method, path, sent_body = request_
-    service.will_answer(method, path, body)
+    service.will_answer(body)
     assert await call(runpod, operation) == record
 
     sent = service.sent
-    assert (sent.method, sent.url, sent.body) == (method, BASE + path, sent_body)
-    kind = {} if sent_body is None else {"Content-Type": "application/json"}
-    assert sent.headers == {**SESSION_HEADERS, "Authorization": f"Bearer {KEY}", **kind}
-    assert sent.options["allow_redirects"] is False
+    assert (sent.method, sent.path, sent.body) == (method, f"/v2{path}", sent_body or b"")
+    expected: dict[str, str] = {**SESSION_HEADERS, "Authorization": f"Bearer {KEY}"}
+    expected |= {
+        "Host": f"127.0.0.1:{service.port}",
+        "Accept-Encoding": aiohttp.ClientRequest.DEFAULT_HEADERS[hdrs.ACCEPT_ENCODING],
+    }
+    if sent_body is not None:
+        expected |= {"Content-Type": "application/json", "Content-Length": str(len(sent_body))}
+    assert sent.headers == expected
 
 
 @pytest.mark.parametrize(
-    ("operation", "path", "limit_s"),
+    ("operation", "limit_s"),
     [
-        pytest.param("status", "/abc/status/J-u1", 30.0, id="status"),
-        pytest.param("status_sync", "/abc/status-sync/J-u1?wait=20000", 50.0, id="status_sync adds its wait"),
-        pytest.param("stream", "/abc/stream/J-u1", 40.0, id="stream adds RunPod's own 10 s"),
-        pytest.param("stream_held", "/abc/stream/J-u1?wait=1000", 31.0, id="stream adds its wait"),
+        pytest.param("status", 30.0, id="status"),
+        pytest.param("status_sync", 50.0, id="status_sync adds its wait"),
+        pytest.param("stream", 40.0, id="stream adds RunPod's own 10 s"),
+        pytest.param("stream_held", 31.0, id="stream adds its wait"),
     ],
 )
 async def test_a_held_call_is_given_its_wait_on_top(
     monkeypatch: pytest.MonkeyPatch,
+    session: Session,
     service: Service,
     runpod: RunPod,
     operation: str,
-    path: str,
     limit_s: float,
 ) -> None:
     """Giving up before RunPod answers loses what it would have said; connecting stays short whatever the wait."""
     limits_s: list[float | None] = []
-    real = asyncio.timeout
+    connecting: list[aiohttp.ClientTimeout] = []
+    real, connect = asyncio.timeout, session.connector.connect
 
     def timeout(delay: float | None) -> asyncio.Timeout:
         limits_s.append(delay)
         return real(delay)
 
+    async def connecting_to(request: aiohttp.ClientRequest, traces: Any, limits: aiohttp.ClientTimeout) -> Any:
+        connecting.append(limits)
+        return await connect(request, traces, limits)
+
     monkeypatch.setattr(asyncio, "timeout", timeout)
-    service.will_answer("GET", path, '{"status": "IN_QUEUE"}')
+    monkeypatch.setattr(session.connector, "connect", connecting_to)
+    service.will_answer('{"status": "IN_QUEUE"}')
     await call(runpod, operation)
-    assert limits_s == [limit_s]
-    connecting = aiohttp.ClientTimeout(total=None, connect=10.0, sock_connect=10.0, sock_read=None)
-    assert service.sent.options["timeout"] == connecting
+    assert limits_s[0] == limit_s
+    assert connecting == [aiohttp.ClientTimeout(total=None, connect=10.0, sock_connect=10.0, sock_read=None)]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +270,7 @@ async def test_an_unsuccessful_answer_is_an_error(
     service: Service, runpod: RunPod, status: int, body: str, kind: type[RunPodError]
 ) -> None:
     """Each says what may be concluded, where it happened, and what RunPod said."""
-    service.will_answer("GET", "/abc/status/J-u1", body, status=status)
+    service.will_answer(body, status=status)
     with pytest.raises(RunPodError) as caught:
         await runpod.status("J-u1")
     assert type(caught.value) is kind
@@ -277,7 +280,7 @@ async def test_an_unsuccessful_answer_is_an_error(
 
 async def test_a_rate_limit_says_how_long_to_wait(service: Service, runpod: RunPod) -> None:
     """A call that comes back too soon is refused again."""
-    service.will_answer("POST", "/abc/run", status=429, headers={"Retry-After": "7"})
+    service.will_answer(status=429, headers=("Retry-After: 7",))
     with pytest.raises(RateLimited) as caught:
         await runpod.run(BODY)
     assert caught.value.retry_after_s == 7.0
@@ -347,10 +350,14 @@ TARGET = ConnectionKey("api.runpod.ai", 443, True, True, None, None, None)
     ],
 )
 async def test_a_broken_connection_is_named_by_what_may_be_concluded(
-    service: Service, runpod: RunPod, error: Exception, kind: type[RunPodError], message: str
+    monkeypatch: pytest.MonkeyPatch, runpod: RunPod, error: Exception, kind: type[RunPodError], message: str
 ) -> None:
     """Only a failure to connect is "surely not sent"; taking another for it pays twice."""
-    service.will_fail("GET", "/abc/health", error)
+
+    async def fail(_: Exchange) -> Exchange:
+        raise error
+
+    monkeypatch.setattr(Exchange, "__aenter__", fail)
     with pytest.raises(RunPodError) as caught:
         await runpod.health()
     assert type(caught.value) is kind
@@ -375,7 +382,7 @@ async def test_a_submit_answered_with_something_else_is_unreadable(
     service: Service, runpod: RunPod, body: str | bytes, status: int, reason: str
 ) -> None:
     """It was a success for somebody: the job may exist, and there is no id to look at it."""
-    service.will_answer("POST", "/abc/run", body, status=status)
+    service.will_answer(body, status=status)
     with pytest.raises(Unreadable) as caught:
         await runpod.run(BODY)
     assert str(caught.value) == f"POST /run of endpoint 'abc': HTTP {status} with {reason}"
@@ -384,7 +391,7 @@ async def test_a_submit_answered_with_something_else_is_unreadable(
 
 async def test_an_output_with_nan_and_long_integers_is_read(service: Service, runpod: RunPod) -> None:
     """Workers do send them, and a paid result must not fail for the parser that is fastest."""
-    service.will_answer("GET", "/abc/status/J-u1", '{"status": "COMPLETED", "output": [NaN, 123456789012345678901]}')
+    service.will_answer('{"status": "COMPLETED", "output": [NaN, 123456789012345678901]}')
     output = (await runpod.status("J-u1")).output
     assert repr(output) == "['NaN', 123456789012345678901]"
 
@@ -392,7 +399,7 @@ async def test_an_output_with_nan_and_long_integers_is_read(service: Service, ru
 async def test_an_output_nested_too_deeply_is_unreadable(service: Service, runpod: RunPod) -> None:
     """It could be read and never be written again, so it must not end the batch when it is settled."""
     deep = "[" * 300 + "]" * 300
-    service.will_answer("GET", "/abc/status/J-u1", '{"status": "COMPLETED", "output": ' + deep + "}")
+    service.will_answer('{"status": "COMPLETED", "output": ' + deep + "}")
     with pytest.raises(Unreadable) as caught:
         await runpod.status("J-u1")
     assert caught.value.message == "GET /status/J-u1 of endpoint 'abc': HTTP 200 with an answer that is not JSON"
@@ -400,7 +407,7 @@ async def test_an_output_nested_too_deeply_is_unreadable(service: Service, runpo
 
 async def test_an_odd_health_has_no_counters(service: Service, runpod: RunPod) -> None:
     """That the endpoint answers with 200 is the news; counters are extra."""
-    service.will_answer("GET", "/abc/health", '["ok"]')
+    service.will_answer('["ok"]')
     assert await runpod.health() == EndpointHealth({}, {})
 
 
@@ -433,7 +440,7 @@ async def test_a_job_id_that_could_leave_its_path_is_not_sent(service: Service, 
     ],
 )
 async def test_what_no_request_can_be_made_of_is_refused_at_once(
-    session: aiohttp.ClientSession, changed: dict[str, Any], message: str
+    session: Session, changed: dict[str, Any], message: str
 ) -> None:
     """The user can mend it, and no run has been submitted yet. The key is not shown."""
     given: dict[str, Any] = {"base_url": BASE, "endpoint_id": "abc", "api_key": Secret(KEY, name="RUNPOD_API_KEY")}
@@ -442,11 +449,10 @@ async def test_what_no_request_can_be_made_of_is_refused_at_once(
     assert str(caught.value) == message
 
 
-async def test_the_session_knows_no_key_and_keeps_connections_young(session: aiohttp.ClientSession) -> None:
+async def test_the_session_knows_no_key_and_keeps_connections_young(session: Session) -> None:
     """One session serves every endpoint: what it sends by itself goes to all of them."""
-    assert dict(session.headers) == SESSION_HEADERS
-    assert isinstance(session.cookie_jar, aiohttp.DummyCookieJar)
-    assert session.trust_env is False
-    assert session.trace_configs == []
-    assert isinstance(session.connector, aiohttp.TCPConnector)
+    assert dict(session.aiohttp.headers) == SESSION_HEADERS
+    assert isinstance(session.aiohttp.cookie_jar, aiohttp.DummyCookieJar)
+    assert session.aiohttp.trust_env is False
+    assert session.aiohttp.trace_configs == []
     assert session.connector.limit == 0

@@ -1,12 +1,13 @@
 """Looks at the endpoints' health, and the gate that waits for workers."""
 
 import asyncio
+import logging
 
 import pytest
 from fakes import EPOCH, After, FakeRunPod, Scene, an_endpoint, http, in_virtual_time
 
 from runner.answers import EndpointHealth
-from runner.errors import RecordError
+from runner.errors import Paused, RecordError
 from runner.events import Sampled
 from runner.health import PAUSED
 from runner.sample import gate, look, sampling
@@ -59,6 +60,45 @@ async def test_a_look_that_fails_is_a_sample_too(error: Exception, refusal: str 
     await look(scene.endpoint, scene.recorder, scene.clock)
     assert scene.recorder.events == [Sampled("sdxl", EPOCH, {}, {}, problem)]
     assert (scene.endpoint.refusal and scene.endpoint.refusal.render()) == refusal
+
+
+@in_virtual_time
+async def test_an_endpoint_that_refuses_submits_as_paused_is_so_whatever_its_health_says() -> None:
+    """Its counters are all 0, which looks like an idle one; and once a job is taken, it is paused no more."""
+
+    async def refused() -> None:
+        raise http(409)
+
+    async def taken() -> None:
+        """Nothing is wrong."""
+
+    scene = Scene()
+    scene.runpod.will_say("health", GOOD)
+    with pytest.raises(Paused):
+        await scene.endpoint.call("run", refused)
+    await look(scene.endpoint, scene.recorder, scene.clock)
+    await scene.endpoint.call("status", taken)
+    await look(scene.endpoint, scene.recorder, scene.clock)
+    await scene.endpoint.call("run", taken)
+    await look(scene.endpoint, scene.recorder, scene.clock)
+    assert [problem for _, _, problem in sampled(scene)] == [PAUSED, PAUSED, None]
+
+
+@in_virtual_time
+async def test_the_log_says_what_became_of_an_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+    """Once for each change, so that a night with a throttled endpoint is two lines."""
+    caplog.set_level(logging.INFO, logger="runner.sample")
+    scene = Scene()
+    scene.runpod.will_say("health", GOOD, GOOD, EndpointHealth({"inQueue": 0}, {"running": 2}))
+    for _ in range(3):
+        await look(scene.endpoint, scene.recorder, scene.clock)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "WARNING",
+            "throttled: 2 of 3 workers without a free GPU, 3 jobs waiting; allow more GPU types or data centers",
+        ),
+        ("INFO", "working: 2 workers busy, nothing waits"),
+    ]
 
 
 @in_virtual_time
@@ -123,6 +163,27 @@ async def test_a_folder_that_can_t_be_written_comes_out_and_leaves_nothing_runni
             await asyncio.sleep(60.0)
 
 
+@in_virtual_time
+async def test_what_was_submitted_before_is_followed_while_health_is_asked_for() -> None:
+    """A resume follows at once, results expire; only what is new waits until a wrong key or id would be known."""
+    scene = Scene()
+    scene.runpod.latency_s = 2.0
+    async with sampling([scene.endpoint], scene.recorder, scene.clock, waits=False):
+        assert (scene.clock.elapsed_s, scene.endpoint.is_open) == (0.0, False)
+        await scene.endpoint.until_open()
+        assert scene.clock.elapsed_s == 2.0
+
+
+@in_virtual_time
+async def test_a_health_that_can_t_be_read_holds_nothing_back() -> None:
+    """An outage of /health is in the report; it says nothing of submits."""
+    scene = Scene()
+    scene.runpod.will_say("health", http(503))
+    async with sampling([scene.endpoint], scene.recorder, scene.clock, waits=False):
+        await scene.endpoint.until_open()
+    assert scene.clock.elapsed_s == 0.0
+
+
 # The gate
 
 
@@ -157,25 +218,50 @@ async def test_the_gate_opens_at_once_where_the_workers_are_there() -> None:
             [workers(1)],
             300.0,
             3,
-            "error: endpoint 'sdxl' has 1 of 3 workers ready after 5m\n"
-            "  help: raise its min workers, or lower health.require.workers_ready",
+            "error: endpoint 'sdxl' has 1 of 3 workers ready after 5m: cold start: 1 of 2 workers starting\n"
+            "  help: wait longer (health.wait), raise its active (min) workers, or lower health.require.workers_ready",
             id="too few",
         ),
         pytest.param(
             [workers(0)],
             0.0,
             1,
-            "error: endpoint 'sdxl' has 0 of 1 worker ready\n"
-            "  help: raise its min workers, or lower health.require.workers_ready",
+            "error: endpoint 'sdxl' has 0 of 1 worker ready: cold start: 1 of 1 worker starting\n"
+            "  help: wait longer (health.wait), raise its active (min) workers, or lower health.require.workers_ready",
             id="no time to wait",
         ),
         pytest.param(
             [workers(2), http(503)],
             90.0,
             3,
-            "error: endpoint 'sdxl' has 2 of 3 workers ready after 90s\n"
-            "  help: raise its min workers, or lower health.require.workers_ready",
+            "error: endpoint 'sdxl' has 2 of 3 workers ready after 90s: cold start: 1 of 3 workers starting\n"
+            "  help: wait longer (health.wait), raise its active (min) workers, or lower health.require.workers_ready",
             id="the last word counts",
+        ),
+        pytest.param(
+            [EndpointHealth({"inQueue": 0}, {"idle": 0, "running": 0, "initializing": 0})],
+            300.0,
+            1,
+            "error: endpoint 'sdxl' has 0 of 1 worker ready after 5m\n"
+            "  help: raise its active (min) workers, or lower health.require.workers_ready",
+            id="one that scales to zero",
+        ),
+        pytest.param(
+            [EndpointHealth({"inQueue": 0}, {"idle": 1, "running": 0, "throttled": 2})],
+            300.0,
+            3,
+            "error: endpoint 'sdxl' has 1 of 3 workers ready after 5m: throttled: 2 of 3 workers without a free GPU\n"
+            "  help: allow more GPU types or data centers",
+            id="no GPUs",
+        ),
+        pytest.param(
+            [EndpointHealth({"inQueue": 0}, {"idle": 2, "running": 0, "unhealthy": 2})],
+            300.0,
+            4,
+            "error: endpoint 'sdxl' has 2 of 4 workers ready after 5m: crash-looping: 2 of 4 workers unhealthy, 2 up\n"
+            "  help: see their logs in RunPod's console, then the endpoint's container image, start command and"
+            " env variables",
+            id="workers that crash",
         ),
         pytest.param(
             [http(503)],

@@ -14,19 +14,25 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from terminal import ROOT, lines, runner
 
-from runner import spec
+from runner import reference, spec
 from runner.check import open_job_file
 from runner.errors import JobFileError, Problem, RunnerError
+from runner.layers import lay
 from runner.load import Document, descend, load, locate
 from runner.plan import make_plan
-from runner.salvage import validate
+from runner.salvage import of_layers, validate
 from runner.schema import schema, text
+from runner.variants import check_all
 from runner.wording import place
 
 DATA = ROOT / "tests/data"
 BAD = sorted(path.stem for path in (DATA / "bad").glob("*.yaml"))
 GOOD = sorted([*(DATA / "good").glob("*.yaml"), *(ROOT / "jobs").glob("*.yaml")])
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+EXAMPLES = [
+    example
+    for page in ("README.md", "docs/job-file.md")
+    for example in re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+]
 
 Place = tuple[int, int]
 """A line and a column, from 1."""
@@ -46,6 +52,20 @@ def value(path: Path) -> Any:
 def test_the_schema_in_the_repository_is_the_one_of_the_models() -> None:
     """An editor that knows another grammar than the validator would teach mistakes. `make schema` mends it."""
     assert (ROOT / "schemas/job.schema.json").read_text() == text()
+
+
+def test_the_reference_in_the_repository_is_the_one_of_the_models() -> None:
+    """And so says what the schema says. `make schema` mends it."""
+    assert (ROOT / "docs/job-file.md").read_text() == reference.text()
+
+
+def test_every_link_of_the_reference_leads_to_a_section() -> None:
+    """GitHub makes the anchors of the titles: small letters, no dots and commas, hyphens for spaces."""
+    page = reference.text()
+    titles = re.findall(r"^## (.*)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles}
+    assert len(anchors) == len(titles)
+    assert set(re.findall(r"\]\(#([^)]*)\)", page)) <= anchors
 
 
 def test_the_schema_is_a_schema() -> None:
@@ -95,6 +115,8 @@ def all_values() -> dict[str, list[Any]]:
     def walk(part: Any, loc: tuple[int | str, ...]) -> None:
         for key, inner in part.items() if isinstance(part, dict) else enumerate(part):
             found.setdefault(place((*loc, key)), []).append(inner)
+            if not loc or place(loc) == "profiles.*":  # where a layer stands, besides what it is laid over
+                found.setdefault(f"{place(loc)}.{key}".lstrip("."), []).append(inner)
             if isinstance(inner, dict | list):
                 walk(inner, (*loc, key))
 
@@ -123,13 +145,14 @@ def test_what_init_writes_is_good_for_both(tmp_path: Path, editor: Draft202012Va
 
 
 @pytest.mark.parametrize("written", EXAMPLES, ids=lambda text: text.split(":")[0])
-def test_an_example_of_the_readme_is_good_for_both(written: str, tmp_path: Path, editor: Draft202012Validator) -> None:
+def test_an_example_of_a_page_is_good_for_both(written: str, tmp_path: Path, editor: Draft202012Validator) -> None:
     """People copy them. What an example leaves out is made up around it."""
     path = tmp_path / "job.yaml"
     path.write_text(written)
     example = value(path)
-    named = {job["endpoint"]: {"id": "x"} for job in example.get("jobs", {}).values()}
-    endpoints = named | example.get("endpoints", {})
+    jobs = [*example.get("jobs", {}).values(), example.get("defaults", {})]
+    named = {job["endpoint"]: {"id": "x"} for job in jobs if "endpoint" in job}
+    endpoints = named | example.get("endpoints", {}) or {"x": {"id": "x"}}
     filled = {"version": 1, "name": "x", "vars": {"style": "ink"}} | example | {"endpoints": endpoints}
     filled.setdefault("jobs", {"x": {"endpoint": next(iter(endpoints)), "input": {"x": 1}}})
     path.write_text(as_yaml(filled))
@@ -155,12 +178,22 @@ ONLY_THE_VALIDATOR = [
     *(r"is for 'input' only$", r"takes no argument$"),
     # One key speaks of another, or of all runs. A pattern can't compare, either: 7d and 168h are the same time.
     *(r"^unknown endpoint", r"needs to know what a second", r"^the matrix has no", r"^no combination is left"),
+    *(r"^the file has no var", r"^these jobs wait", r"is in 'needs' already$", r"can't need itself$"),
+    *(r"^unknown job '", r"^'when' (needs|sees|is neither)", r"^'needs' has no '", r"is for the 'input' of a job"),
     *(r"^all \d+ runs would write", r"goes to .* already$", r" is (below|above) '"),
     *(r"^RunPod's '(execution_timeout|ttl)' is", r"^looks are at (least|most)", r"^a duration is at most"),
+    *(r"^all items of 'for' would", r"^an artifact is at most", r"^'retry_when' never acts", r"is not looked at where"),
+    *(r"^cron takes a day", r"' never comes$"),
+    # A schema within the schema, which may be of any draft.
+    *(r"^this is no JSON Schema", r"in this schema$", r"' is not JSON$"),
     # Files on this machine, and where paths lead.
+    r"^unknown time zone",
+    *(r"^there is no folder", r"^the glob '.* leads out", r"^no file in '", r"' is a link "),
+    *(r"folder: only files below",),
     *(r"^there is no file", r"^no file matches", r"is a folder$", r"defines no '", r"data file 'rows/notes.txt'$"),
-    *(r"^an artifact's path", r"^a part of this path", r"^'\.' is no part", r"can't be part of a path$"),
+    *(r"^an artifact's path", r"^a part of this path", r"^'\.+ *' is no part", r"can't be part of a path$"),
     *(r"^no program '", r"is not executable$", r"is for a shell", r"is no command"),
+    *(r"is outside the job file's folder$", r"is a device on Windows", r"are taken by files in the making$"),
     # Rows, once they are read, and the environment.
     *(r"^the first run of job", r"^row \d+:"),
     *(r"is not a reference$", r"^environment variable", r"once its variables are there$"),
@@ -185,7 +218,8 @@ def test_of_a_bad_file_an_editor_marks_what_is_a_matter_of_form(
     problems = [one for one in raised.value.problems if one.file == str(path) and not one.warning]
     errors = list(editor.iter_errors(document.value))
     for problem in problems:
-        listed = any(re.search(words, problem.message) for words in ONLY_THE_VALIDATOR)
+        message = re.sub(r" \(in jobs? '.*\)$", "", problem.message)  # those that share a default
+        listed = any(re.search(words, message) for words in ONLY_THE_VALIDATOR)
         assert any(marks(document, error, problem) for error in errors) != listed, problem.message
     for error in errors:
         assert any(marks(document, error, problem) or covers(document, error, problem) for problem in problems)
@@ -251,7 +285,7 @@ WRONG: st.SearchStrategy[Any] = st.sampled_from(
         {"endpoint": "local", "input": 1},
     ]
 ).map(copy.deepcopy)
-MODELS: list[type[spec.Spec]] = [*spec.MODELS.values(), spec.LocalEndpoint]
+MODELS: list[type[spec.Spec]] = [*spec.MODELS.values(), spec.LocalEndpoint, spec.Defaults]
 KEYS = st.sampled_from([key for model in MODELS for key in [*spec.keys(model), "x", "", "a b", "é"]])
 
 NO_SCHEMA_SAYS = r"^a duration is at most|^expected (a whole number|version 1), found \d+\.0"
@@ -275,13 +309,14 @@ def test_what_the_validator_takes_the_schema_takes(
     path = tmp_path / "job.yaml"
     path.write_text(as_yaml(changed))
     marked = [error.message for error in editor.iter_errors(changed)]
-    wrong = [one.message for one in validate(changed)[0] if not re.search(NO_SCHEMA_SAYS, one.message)]
+    found = [*of_layers(changed), *validate(lay(changed).value)[0]]
+    wrong = [one.message for one in found if not re.search(NO_SCHEMA_SAYS, one.message)]
     assert marked or not wrong
     try:
-        open_job_file(path, env={})
+        checked = check_all(path, overrides={}, env={})
     except RunnerError:
         return
-    assert marked == []
+    assert marked == [] or not all(one.warning for one in checked.problems)
 
 
 def change(part: Any, data: st.DataObject) -> None:
@@ -315,7 +350,10 @@ def test_what_init_writes_runs_as_it_is(tmp_path: Path) -> None:
     ran = runner("init", "project", cwd=tmp_path)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.endswith("next: runner run project/first.yaml\n")
-    assert runner("validate", "project/first.yaml", cwd=tmp_path).out == "project/first.yaml: ok (1 job, 4 runs)\n"
+    told = runner("validate", "project/first.yaml", cwd=tmp_path).out.splitlines()
+    assert told[0] == "project/first.yaml: ok (1 job, 4 runs)"
+    assert told[1].startswith("  begins every day at 02:00; next: ")
+    assert len(told) == 2
     assert runner("run", "project/first.yaml", cwd=tmp_path).code == 0
     found = lines(tmp_path / "project/batches/first/latest/results.jsonl")
     assert sorted(one["output"]["words"] for one in found) == [5, 6, 10, 12]

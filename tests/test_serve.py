@@ -330,7 +330,8 @@ def test_rate_limits_and_retention_are_kept_where_they_are_asked_for(folder: Pat
 def test_the_help_names_every_fault_and_a_wrong_one_is_refused(folder: Path) -> None:
     """Nobody should have to read the code to have a bad day."""
     said = runner("serve", "--help", cwd=folder).out
-    known = [*Kind, "cold_start", "throttled", "unhealthy", "times_out", "retry_after", "retry_at", "over", "shown"]
+    states = ["cold_start", "throttled", "unhealthy", "stalled", "times_out"]
+    known = [*Kind, *states, "retry_after", "retry_at", "over", "shown"]
     assert [kind for kind in known if not re.search(rf"\b{kind}\b", said)] == []
     for option in ("--fault", "--seed", "--fault-header", "--rate-limits", "--retention"):
         assert option in said

@@ -12,7 +12,7 @@ def a_job(**more: Any) -> JsonObject:
     """One job's part of health.json: two runs, both succeeded, unless *more* says otherwise."""
     none = {"p50": None, "p95": None, "p99": None, "max": None}
     counts = {"runs": 2, "succeeded": 2, "failed": 0, "cancelled": 0, "skipped": 0, "pending": 0}
-    rest = {"outcomes": {"completed": 2}, "retried": 0, "errors": [], "cost_usd": None, "stopped": None}
+    rest = {"outcomes": {"completed": 2}, "retried": 0, "reused": 0, "errors": [], "cost_usd": None, "stopped": None}
     return counts | rest | {"delay_time_ms": none, "execution_time_ms": none} | more
 
 

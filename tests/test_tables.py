@@ -3,13 +3,15 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from happened import a_run, a_settled, an_ending
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.tables import FIELDS, cell, column, default_columns, head, row
+from runner.sinks.delimited import cell, head, row
+from runner.tables import FIELDS, MOST_CHARACTERS, MOST_OUTPUT_KEYS, Keys, column, default_columns, named_apart
 from runner.values import MISSING, JsonObject, JsonValue, parse
 
 LINE: JsonObject = {"row": {"a.b": 1, "a": {"b": 2, "c.d": 3}}, "output": {"images": [{"url": "x"}, {"url": None}]}}
@@ -18,7 +20,7 @@ LINE: JsonObject = {"row": {"a.b": 1, "a": {"b": 2, "c.d": 3}}, "output": {"imag
 def test_the_fields_are_those_of_a_line() -> None:
     """A field that is new in results.jsonl must be one that can be asked for."""
     line = parse(a_settled(a_run(), ending=an_ending(output=1)).line)
-    assert tuple(line) == FIELDS or sorted(line) == sorted(FIELDS)
+    assert sorted({*line, "reused_from"}) == sorted(FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +104,58 @@ def test_default_columns_are_those_that_any_line_has() -> None:
     assert names == [
         *("key", "job", "index", "state", "outcome", "status", "row.b", "row.a", "matrix.seed", "matrix.size"),
         *("repeat", "output", "error", "error_type", "job_id", "worker_id", "attempts", "delay_time_ms"),
-        *("execution_time_ms", "submitted_at", "settled_at", "artifacts"),
+        *("execution_time_ms", "submitted_at", "settled_at", "artifacts", "reused_from"),
     ]
+
+
+def names(lines: list[JsonObject], known: Keys | None = None) -> list[str]:
+    """The default columns that are not always there."""
+    whole = ({"row": None, "matrix": None} | line for line in lines)
+    return [one.name for one in default_columns(whole, known) if "." in one.name]
+
+
+def test_a_flat_output_has_a_column_for_each_key() -> None:
+    """So that one can take the mean of a score without knowing JSON; what is nested stays in the output alone."""
+    lines: list[JsonObject] = [
+        {"output": {"score": 0.5, "label": None, "boxes": None}},
+        {"output": "no horse"},
+        {},
+        {"output": {"label": "horse", "boxes": [1], "text": "x" * (MOST_CHARACTERS + 1)}},
+    ]
+    assert names(lines) == ["output.score", "output.label"]
+
+
+def test_outputs_with_very_many_keys_have_no_columns_of_them() -> None:
+    """Keys that are data, such as ids, would make a table as wide as it is long."""
+    assert len(names([{"output": {str(n): n for n in range(MOST_OUTPUT_KEYS)}}])) == MOST_OUTPUT_KEYS
+    assert names([{"output": {str(n): n}} for n in range(MOST_OUTPUT_KEYS + 1)]) == []
+
+
+def test_what_the_job_file_names_is_a_column_before_any_run_has_it() -> None:
+    """A nightly table has the same columns when nothing has settled, and in the order of the file."""
+    manifest = {
+        "plan": {"photos": 4, "captions": 1},
+        "spec": {
+            "jobs": {
+                "photos": {"rows": {"inline": [{"b": 1}, {"a": 2}], "matrix": {"seed": [1]}, "include": [{"size": 9}]}},
+                "captions": {"rows": {"inline": None, "matrix": {"lang": ["de"]}, "include": []}},
+                "left out": {"rows": {"inline": [{"c": 1}]}},
+            }
+        },
+    }
+    known = Keys.planned(manifest)
+    assert known == Keys(("b", "a"), ("seed", "size", "lang"))
+    assert names([{"row": {"z": 1, "a": 1}}], known) == [
+        *("row.b", "row.a", "row.z", "matrix.seed", "matrix.size", "matrix.lang"),
+    ]
+    assert Keys.planned(manifest, ["captions"]) == Keys((), ("lang",))
+    assert Keys.planned({"plan": {}}) == Keys()
+
+
+def test_columns_of_one_name_are_told_apart() -> None:
+    """A table can't have two of one name, nor a name that UTF-8 can't have."""
+    given = [replace(column("key"), name=name) for name in ("key", "key", "row.\ud800", "row.\\ud800", "key_2")]
+    assert [one.name for one in named_apart(given)] == ["key", "key_2", "row.\\ud800", "row.\\ud800_2", "key_2_2"]
 
 
 def test_an_error_is_two_columns() -> None:

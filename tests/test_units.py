@@ -76,3 +76,34 @@ def test_elapsed_time_is_short_to_read(seconds: float, text: str) -> None:
 def test_sizes_are_in_binary_units(count: int, text: str) -> None:
     """RunPod's limit of 10 MiB is 10.0 MiB here too."""
     assert units.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        *[("1 B", 1), ("500 KB", 500_000), ("20 MiB", 20 * 2**20), ("1GB", 10**9), ("1.5 GiB", 3 * 2**29)],
+        *[("0.3 B", 1), ("1.0001 KB", 1001), (" 2 KiB ", 2048), ("0 MiB", 0)],
+    ],
+)
+def test_a_size_is_a_number_and_a_unit(text: str, size_bytes: int) -> None:
+    """MB and MiB are not the same; a part of a byte is a whole one."""
+    assert units.size_bytes(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["20", "20 mb", "20 Mb", "MiB", "1 TB", "-1 B", "1e3 B", "", "1 MiB x"])
+def test_what_has_no_unit_is_no_size(text: str) -> None:
+    """Bits, bytes and thousands are mixed up easily."""
+    with pytest.raises(ValueError, match="a size needs a number and a unit: 500 KB, 20 MiB, 1 GiB"):
+        units.size_bytes(text)
+
+
+@given(st.integers(1, 2**40))
+def test_a_size_reads_back_exactly(size_bytes: int) -> None:
+    """The manifest keeps it in users' words."""
+    assert units.size_bytes(units.size_text(size_bytes)) == size_bytes
+
+
+def test_a_size_is_written_in_its_largest_unit() -> None:
+    """As most people would have written it."""
+    written = [units.size_text(size) for size in (20 * 2**20, 2**30, 10**6, 1536, 1500, 1)]
+    assert written == ["20 MiB", "1 GiB", "1 MB", "1536 B", "1500 B", "1 B"]

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-import aiohttp
 import pytest
 from fake_http import RawServer, Reply, Then, answer
 
@@ -29,6 +28,7 @@ from runner.errors import (
     Unreachable,
     Unreadable,
 )
+from runner.exchange import Session
 from runner.parsing import _has_long_integer, parse_answer
 from runner.runpod import RunPod, open_session
 from runner.secret import Secret
@@ -45,13 +45,13 @@ BIG = MEMORY_BYTES + 3 * BATCH_BYTES
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
+async def session() -> AsyncIterator[Session]:
     async with open_session() as opened:
         yield opened
 
 
 def endpoint(
-    session: aiohttp.ClientSession,
+    session: Session,
     url: str,
     *,
     request_timeout_s: float = 30.0,
@@ -81,7 +81,7 @@ async def lost(runpod: RunPod) -> RunPodError:
     return caught.value
 
 
-async def test_a_request_goes_over_the_wire_as_it_should(session: aiohttp.ClientSession) -> None:
+async def test_a_request_goes_over_the_wire_as_it_should(session: Session) -> None:
     """RunPod gets the body byte for byte, its length, our name, and the key as a bearer token."""
     async with RawServer(OK) as server:
         job = await endpoint(session, server.url + "/v2/").run('{"input": {"text": "ä"}}'.encode())
@@ -97,7 +97,7 @@ async def test_a_request_goes_over_the_wire_as_it_should(session: aiohttp.Client
     assert f"User-Agent: runner/{version('runpod-runner')}" in lines
 
 
-async def test_a_body_of_10_mib_is_sent_whole(session: aiohttp.ClientSession) -> None:
+async def test_a_body_of_10_mib_is_sent_whole(session: Session) -> None:
     """aiohttp warns about large bodies given as bytes; ours must neither warn nor stall the loop."""
     body = b'{"input": "' + b"x" * (10 * 1024 * 1024 - 13) + b'"}'
     async with RawServer(OK) as server:
@@ -105,7 +105,7 @@ async def test_a_body_of_10_mib_is_sent_whole(session: aiohttp.ClientSession) ->
     assert server.requests[0].body == body
 
 
-async def test_a_refused_connection_is_surely_not_sent(session: aiohttp.ClientSession) -> None:
+async def test_a_refused_connection_is_surely_not_sent(session: Session) -> None:
     """Nothing was accepted, so the run may be submitted again without paying twice."""
     with socket.socket() as bound:  # bound, but not listening
         bound.bind(("127.0.0.1", 0))
@@ -116,7 +116,7 @@ async def test_a_refused_connection_is_surely_not_sent(session: aiohttp.ClientSe
     assert KEY not in shown(error, with_locals=True)
 
 
-async def test_a_connection_that_never_comes_about_is_surely_not_sent(session: aiohttp.ClientSession) -> None:
+async def test_a_connection_that_never_comes_about_is_surely_not_sent(session: Session) -> None:
     """Here TLS never gets an answer: the request itself can't have left us."""
     async with RawServer(Reply(then=Then.HOLD)) as server:
         url = server.url.replace("http:", "https:")
@@ -125,7 +125,7 @@ async def test_a_connection_that_never_comes_about_is_surely_not_sent(session: a
     assert str(error) == "POST /run of endpoint 'abc': no connection within 50ms"
 
 
-async def test_failing_tls_is_surely_not_sent(session: aiohttp.ClientSession) -> None:
+async def test_failing_tls_is_surely_not_sent(session: Session) -> None:
     """No request travels before the handshake is done."""
     async with RawServer(greeting=b"HTTP/1.1 400 Bad Request\r\n\r\n") as server:
         error = await lost(endpoint(session, server.url.replace("http:", "https:")))
@@ -163,7 +163,7 @@ async def test_failing_tls_is_surely_not_sent(session: aiohttp.ClientSession) ->
         ),
     ],
 )
-async def test_a_broken_answer_is_lost(session: aiohttp.ClientSession, reply: Reply, message: str) -> None:
+async def test_a_broken_answer_is_lost(session: Session, reply: Reply, message: str) -> None:
     """The request was in: the job may exist, and only the user's policy may submit it again."""
     async with RawServer(reply) as server:
         error = await lost(endpoint(session, server.url))
@@ -172,14 +172,14 @@ async def test_a_broken_answer_is_lost(session: aiohttp.ClientSession, reply: Re
     assert len(server.requests) == 1
 
 
-async def test_a_body_reset_half_way_is_lost(session: aiohttp.ClientSession) -> None:
+async def test_a_body_reset_half_way_is_lost(session: Session) -> None:
     """As before; the kernel decides whether the cut or the reset is seen first."""
     async with RawServer(Reply(answer(JOB, length=500), Then.RESET)) as server:
         error = await lost(endpoint(session, server.url))
     assert type(error) is AnswerLost
 
 
-async def test_no_answer_in_time_is_lost(session: aiohttp.ClientSession) -> None:
+async def test_no_answer_in_time_is_lost(session: Session) -> None:
     """A slow submit may have been accepted: RunPod's own SDK loses paid jobs this way."""
     async with RawServer(Reply(then=Then.HOLD)) as server:
         error = await lost(endpoint(session, server.url, request_timeout_s=0.05))
@@ -187,7 +187,7 @@ async def test_no_answer_in_time_is_lost(session: aiohttp.ClientSession) -> None
     assert str(error) == "POST /run of endpoint 'abc': no answer within 50ms"
 
 
-async def test_a_body_that_stalls_is_lost(session: aiohttp.ClientSession) -> None:
+async def test_a_body_that_stalls_is_lost(session: Session) -> None:
     """An answer that began is no reason to wait for ever."""
     async with RawServer(Reply(answer(JOB, length=500), Then.HOLD)) as server:
         error = await lost(endpoint(session, server.url, request_timeout_s=0.05))
@@ -210,9 +210,7 @@ class TimeLeap:
         self.total_s += self._by_s
 
 
-async def test_what_came_of_a_body_earns_it_time(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_came_of_a_body_earns_it_time(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """A result of 200 MB takes longer than any request timeout: it may, as long as it keeps coming."""
     leap = TimeLeap(monkeypatch, by_s=2.0)
     body = [b'{"status": "COMPLETED", "output": "', *[b"x" * 131_072] * 5, b'"}']  # 128 KiB earn two seconds
@@ -223,7 +221,7 @@ async def test_what_came_of_a_body_earns_it_time(
     assert leap.total_s == 12.0
 
 
-async def test_a_dripping_body_is_lost(session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dripping_body_is_lost(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every read in time, but never done: a broken server must not hold a lane for hours."""
     leap = TimeLeap(monkeypatch, by_s=2.0)
     drops = tuple(JOB[i : i + 1] for i in range(len(JOB)))
@@ -234,7 +232,7 @@ async def test_a_dripping_body_is_lost(session: aiohttp.ClientSession, monkeypat
     assert leap.total_s < 10.0
 
 
-async def test_a_wait_is_added_to_the_timeout(session: aiohttp.ClientSession) -> None:
+async def test_a_wait_is_added_to_the_timeout(session: Session) -> None:
     """A held request that we give up on first loses the job's id."""
     async with RawServer(Reply(then=Then.HOLD)) as server:
         runpod = endpoint(session, server.url, request_timeout_s=0.01)
@@ -250,7 +248,7 @@ async def test_a_wait_is_added_to_the_timeout(session: aiohttp.ClientSession) ->
             assert str(caught.value).endswith(f": no answer within {limit}")
 
 
-async def test_cancelling_a_call_passes_through(session: aiohttp.ClientSession) -> None:
+async def test_cancelling_a_call_passes_through(session: Session) -> None:
     """A drain or an interrupt must not be taken for a transport fault, and retried."""
     async with RawServer(Reply(then=Then.HOLD)) as server, asyncio.TaskGroup() as group:
         task = group.create_task(endpoint(session, server.url).run(b"{}"))
@@ -259,7 +257,7 @@ async def test_cancelling_a_call_passes_through(session: aiohttp.ClientSession) 
     assert task.cancelled()
 
 
-async def test_a_post_on_a_dead_connection_is_not_sent_again(session: aiohttp.ClientSession) -> None:
+async def test_a_post_on_a_dead_connection_is_not_sent_again(session: Session) -> None:
     """aiohttp sends idempotent requests again by itself; a second POST would be a second, paid job."""
     async with RawServer(OK, Reply(then=Then.CLOSE), OK) as server:
         runpod = endpoint(session, server.url)
@@ -279,7 +277,7 @@ async def test_a_post_on_a_dead_connection_is_not_sent_again(session: aiohttp.Cl
     [pytest.param(4.0, [0, 0], id="used again while young"), pytest.param(6.0, [0, 1], id="left alone when old")],
 )
 async def test_only_young_connections_are_used_again(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, idle_s: float, connections: list[int]
+    session: Session, monkeypatch: pytest.MonkeyPatch, idle_s: float, connections: list[int]
 ) -> None:
     """RunPod's side may be closing an old one just now, and a POST on it would be a lost answer."""
     async with RawServer(OK) as server:
@@ -291,7 +289,7 @@ async def test_only_young_connections_are_used_again(
 
 
 @pytest.mark.parametrize("then", [Then.CLOSE, Then.RESET], ids=["closed", "reset"])
-async def test_a_get_on_a_dead_connection_is_not_sent_again_either(session: aiohttp.ClientSession, then: Then) -> None:
+async def test_a_get_on_a_dead_connection_is_not_sent_again_either(session: Session, then: Then) -> None:
     """aiohttp would. Of /stream the first may have taken chunks out, and a stream with a hole would look whole."""
     async with RawServer(OK, Reply(then=then), OK) as server:
         runpod = endpoint(session, server.url)
@@ -302,7 +300,7 @@ async def test_a_get_on_a_dead_connection_is_not_sent_again_either(session: aioh
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
-async def test_a_redirect_is_not_followed(session: aiohttp.ClientSession, status: str) -> None:
+async def test_a_redirect_is_not_followed(session: Session, status: str) -> None:
     """The key belongs to one origin; wherever the redirect points, nothing is sent there."""
     async with RawServer(OK) as other:
         moved = Reply(answer(b"", status=status, headers=[f"Location: {other.url}/v2/abc/run"]))
@@ -316,7 +314,7 @@ async def test_a_redirect_is_not_followed(session: aiohttp.ClientSession, status
     assert other.requests == []
 
 
-async def test_cookies_are_not_kept(session: aiohttp.ClientSession) -> None:
+async def test_cookies_are_not_kept(session: Session) -> None:
     """Nothing that a server sets travels to the next request."""
     async with RawServer(Reply(answer(JOB, headers=["Set-Cookie: a=b"]))) as server:
         runpod = endpoint(session, server.url)
@@ -339,7 +337,7 @@ def chunked(body: bytes) -> bytes:
         ),
     ],
 )
-async def test_an_answer_over_the_limit_is_not_taken(session: aiohttp.ClientSession, data: bytes) -> None:
+async def test_an_answer_over_the_limit_is_not_taken(session: Session, data: bytes) -> None:
     """Hostile or broken answers must not fill the memory of a batch, nor its disk."""
     async with RawServer(Reply(data)) as server:
         runpod = endpoint(session, server.url)
@@ -355,7 +353,7 @@ async def test_an_answer_over_the_limit_is_not_taken(session: aiohttp.ClientSess
     assert str(error) == "POST /run of endpoint 'abc': HTTP 200 with an answer over 1.0 MiB"
 
 
-async def test_a_big_answer_over_the_limit_leaves_no_file(session: aiohttp.ClientSession, files: "Files") -> None:
+async def test_a_big_answer_over_the_limit_leaves_no_file(session: Session, files: "Files") -> None:
     """It was going to a file when it passed the limit."""
     async with RawServer(Reply(chunked(b" " * BIG))) as server:
         with pytest.raises(TooLarge):
@@ -363,7 +361,7 @@ async def test_a_big_answer_over_the_limit_leaves_no_file(session: aiohttp.Clien
     assert len(files.made) == 1
 
 
-async def test_a_compressed_answer_is_read(session: aiohttp.ClientSession) -> None:
+async def test_a_compressed_answer_is_read(session: Session) -> None:
     """aiohttp asks for gzip, and RunPod's edge may use it."""
     data = answer(gzip.compress(JOB), headers=["Content-Encoding: gzip"])
     async with RawServer(Reply(data)) as server:
@@ -372,7 +370,7 @@ async def test_a_compressed_answer_is_read(session: aiohttp.ClientSession) -> No
 
 @pytest.mark.parametrize("items", [600, 6000, 12_000], ids=["0.6 MB", "6 MB", "12 MB, from a file"])
 async def test_a_large_answer_is_parsed_in_a_thread(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, items: int
+    session: Session, monkeypatch: pytest.MonkeyPatch, items: int
 ) -> None:
     """The result is the same, and other runs go on meanwhile."""
     threads: list[threading.Thread] = []
@@ -391,9 +389,7 @@ async def test_a_large_answer_is_parsed_in_a_thread(
 
 @pytest.mark.parametrize("length", [1000, 600_000, 10_000_000], ids=["small", "large", "from a file"])
 @pytest.mark.parametrize("number", ["NaN", "123456789012345678901"])
-async def test_numbers_that_the_fast_parser_would_spoil_are_kept(
-    session: aiohttp.ClientSession, length: int, number: str
-) -> None:
+async def test_numbers_that_the_fast_parser_would_spoil_are_kept(session: Session, length: int, number: str) -> None:
     """A paid result must not fail, or change, for the parser that is fastest, whatever its length."""
     text = f'{{"status": "COMPLETED", "output": ["{"x" * length}", {number}]}}'
     async with RawServer(Reply(answer(text.encode()))) as server:
@@ -459,7 +455,7 @@ def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
     assert [file for file in watched.made if not file.closed] == []
 
 
-async def test_a_big_answer_waits_in_a_file_without_a_name(session: aiohttp.ClientSession, files: Files) -> None:
+async def test_a_big_answer_waits_in_a_file_without_a_name(session: Session, files: Files) -> None:
     """Hundreds of them at once would not fit into memory, and a kill must not leave them behind."""
     names: list[int] = []
     files.before = lambda what: names.extend(os.fstat(file.fileno()).st_nlink for file in files.made)
@@ -472,7 +468,7 @@ async def test_a_big_answer_waits_in_a_file_without_a_name(session: aiohttp.Clie
     assert set(names) == {0}
 
 
-async def test_an_answer_of_8_mib_needs_no_file(session: aiohttp.ClientSession, files: Files) -> None:
+async def test_an_answer_of_8_mib_needs_no_file(session: Session, files: Files) -> None:
     """A disk is slower than memory, and may be full."""
     reply = Reply(answer(b'{"status": "COMPLETED"'.ljust(MEMORY_BYTES - 1) + b"}"))
     async with RawServer(reply) as server:
@@ -481,7 +477,7 @@ async def test_an_answer_of_8_mib_needs_no_file(session: aiohttp.ClientSession, 
 
 
 async def test_a_slow_disk_is_not_a_slow_answer(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, files: Files
+    session: Session, monkeypatch: pytest.MonkeyPatch, files: Files
 ) -> None:
     """The server did its part in time: giving up on it would lose a submit's answer."""
     leap = TimeLeap(monkeypatch, by_s=0)
@@ -506,9 +502,7 @@ FULL = (
 
 
 @pytest.mark.parametrize("operation", ["run", "status"])
-async def test_a_full_disk_loses_an_answer_and_says_so(
-    session: aiohttp.ClientSession, files: Files, operation: str
-) -> None:
+async def test_a_full_disk_loses_an_answer_and_says_so(session: Session, files: Files, operation: str) -> None:
     """A submit may have made a job, so it must not be taken for refused; a look can be repeated."""
     files.make = lambda: Path("/dev/full").open("r+b")  # noqa: SIM115 - the client closes it
     async with RawServer(completed("x" * BIG)) as server:
@@ -521,7 +515,7 @@ async def test_a_full_disk_loses_an_answer_and_says_so(
     assert (caught.value.status, caught.value.__context__) == (200, None)
 
 
-async def test_no_folder_for_files_loses_an_answer_and_says_so(session: aiohttp.ClientSession, files: Files) -> None:
+async def test_no_folder_for_files_loses_an_answer_and_says_so(session: Session, files: Files) -> None:
     """In a container with a read-only root there may be none."""
 
     def nowhere() -> IO[bytes]:
@@ -540,9 +534,7 @@ async def test_no_folder_for_files_loses_an_answer_and_says_so(session: aiohttp.
 
 
 @pytest.mark.parametrize("body", [b'{"status": "COMPLETED"}', b"<html>"], ids=["readable", "unreadable"])
-async def test_a_file_that_cannot_be_read_back_loses_the_answer(
-    session: aiohttp.ClientSession, files: Files, body: bytes
-) -> None:
+async def test_a_file_that_cannot_be_read_back_loses_the_answer(session: Session, files: Files, body: bytes) -> None:
     """Disks do that, too. It is not the answer that is at fault."""
 
     def broken(what: str) -> None:
@@ -562,7 +554,7 @@ async def test_a_file_that_cannot_be_read_back_loses_the_answer(
 
 @pytest.mark.parametrize("at", ["open", "write", "second write", "read", "parse", "more"])
 async def test_cancelling_a_big_answer_leaves_nothing_behind(
-    session: aiohttp.ClientSession, files: Files, monkeypatch: pytest.MonkeyPatch, at: str
+    session: Session, files: Files, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     """A batch that is stopped has hundreds of calls under way; a file that a thread still writes must not be closed."""
     there, go_on = threading.Event(), threading.Event()
@@ -598,7 +590,7 @@ async def test_cancelling_a_big_answer_leaves_nothing_behind(
     assert [file for file in files.made if not file.closed] == []
 
 
-async def test_cancelling_twice_leaves_nothing_behind_either(session: aiohttp.ClientSession, files: Files) -> None:
+async def test_cancelling_twice_leaves_nothing_behind_either(session: Session, files: Files) -> None:
     """Ctrl-C comes in rows. The thread that still writes closes the file when it is done."""
     there, go_on = threading.Event(), threading.Event()
 
@@ -621,9 +613,7 @@ async def test_cancelling_twice_leaves_nothing_behind_either(session: aiohttp.Cl
         await asyncio.sleep(0.001)
 
 
-async def test_big_answers_are_parsed_one_at_a_time(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_big_answers_are_parsed_one_at_a_time(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory holds one of them and what it parses to; the others wait on disk. A cancelled one lets the next go."""
     go_on, at_once, counts, waiting = threading.Event(), 0, [0], []
 
@@ -713,7 +703,7 @@ async def test_many_big_answers_at_once_cost_the_memory_of_few(tmp_path: Path) -
 # Answers that can't be read
 
 
-async def unreadable(session: aiohttp.ClientSession, body: bytes) -> Unreadable:
+async def unreadable(session: Session, body: bytes) -> Unreadable:
     """The error of a look that is answered with *body*."""
     async with RawServer(Reply(answer(body))) as server:
         with pytest.raises(Unreadable) as caught:
@@ -729,14 +719,12 @@ async def unreadable(session: aiohttp.ClientSession, body: bytes) -> Unreadable:
         pytest.param(b"\xe4" * MEMORY_BYTES, id="8 MiB"),
     ],
 )
-async def test_an_answer_that_cannot_be_read_is_handed_on(session: aiohttp.ClientSession, body: bytes) -> None:
+async def test_an_answer_that_cannot_be_read_is_handed_on(session: Session, body: bytes) -> None:
     """Somebody paid for it; a person may still make something of it."""
     assert (await unreadable(session, body)).body == body
 
 
-async def test_of_an_unreadable_answer_the_first_8_mib_are_handed_on(
-    session: aiohttp.ClientSession, files: Files
-) -> None:
+async def test_of_an_unreadable_answer_the_first_8_mib_are_handed_on(session: Session, files: Files) -> None:
     """Enough to see what it is; the rest would fill a disk."""
     error = await unreadable(session, bytes(range(256)) * (BIG // 256))
     assert error.body is not None
@@ -769,7 +757,7 @@ def keys_at(*places: int, length: int) -> bytes:
         ],
     ],
 )
-async def test_our_key_is_in_no_body_that_is_handed_on(session: aiohttp.ClientSession, body: bytes) -> None:
+async def test_our_key_is_in_no_body_that_is_handed_on(session: Session, body: bytes) -> None:
     """It is written to a file: not even the beginning of a key may be there."""
     error = await unreadable(session, body)
     assert error.body is not None
@@ -787,7 +775,7 @@ async def test_our_key_is_in_no_body_that_is_handed_on(session: aiohttp.ClientSe
     ],
 )
 async def test_a_status_counts_although_its_body_never_ends(
-    session: aiohttp.ClientSession, status: str, then: Then, kind: type[RunPodError]
+    session: Session, status: str, then: Then, kind: type[RunPodError]
 ) -> None:
     """The status line alone says whether something was accepted; a lost explanation must not blur that."""
     async with RawServer(Reply(answer(b"slow down", status=status, length=500), then)) as server:
@@ -795,7 +783,7 @@ async def test_a_status_counts_although_its_body_never_ends(
     assert type(error) is kind
 
 
-async def test_of_an_endless_error_page_only_the_start_is_read(session: aiohttp.ClientSession) -> None:
+async def test_of_an_endless_error_page_only_the_start_is_read(session: Session) -> None:
     """An error page is evidence, not data."""
     async with RawServer(Reply(answer(b"x" * 100_000, status="502 Bad", length=10**9), Then.HOLD)) as server:
         async with asyncio.timeout(10):  # the rest never comes: waiting for it would take 30 s
@@ -825,7 +813,7 @@ def shown(error: RunPodError, *, with_locals: bool) -> str:
         pytest.param(b"HTTP/1.1 200 OK\r\nX: " + KEY.encode() * 10_000 + b"\r\n\r\n", id="endless header"),
     ],
 )
-async def test_an_echoed_key_is_in_no_error(session: aiohttp.ClientSession, data: bytes) -> None:
+async def test_an_echoed_key_is_in_no_error(session: Session, data: bytes) -> None:
     """Servers and proxies do print the headers they got on their error pages."""
     async with RawServer(Reply(data, Then.CLOSE)) as server:
         error = await lost(endpoint(session, server.url))
@@ -843,7 +831,7 @@ async def test_an_echoed_key_is_in_no_error(session: aiohttp.ClientSession, data
         pytest.param(Reply(answer(b"")), id="unreadable"),
     ],
 )
-async def test_no_error_leads_back_to_the_request(session: aiohttp.ClientSession, reply: Reply) -> None:
+async def test_no_error_leads_back_to_the_request(session: Session, reply: Reply) -> None:
     """aiohttp's exceptions hold the request's headers, so ours are not chained to them and hold no frame of theirs."""
     async with RawServer(reply) as server:
         runpod = endpoint(session, server.url, request_timeout_s=0.5)
@@ -854,7 +842,7 @@ async def test_no_error_leads_back_to_the_request(session: aiohttp.ClientSession
     assert repr(runpod) == f"RunPod({server.url}/abc)"
 
 
-async def test_html_with_200_is_unreadable_and_kept_as_evidence(session: aiohttp.ClientSession) -> None:
+async def test_html_with_200_is_unreadable_and_kept_as_evidence(session: Session) -> None:
     """A proxy's login page is a whole answer, yet names no job: the submit may have gone through."""
     async with RawServer(Reply(answer(b"<html>log in</html>"))) as server:
         error = await lost(endpoint(session, server.url))

@@ -275,7 +275,9 @@ FINISH: dict[str, Install] = {
     "superseded lines left": around(store.Store, "drop_superseded"),
     "report not named": replacing("health.json.tmp", after=False),
     "report named": replacing("health.json.tmp", after=True),
-    "lock not given back": around(conduct.Conduct, "_end", after=True),
+    "page not named": replacing("report.html.tmp", after=False),
+    "page named": replacing("report.html.tmp", after=True),
+    "lock not given back": around(conduct, "Ended"),
 }
 """Steps of its end."""
 

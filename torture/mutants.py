@@ -169,7 +169,7 @@ MUTATIONS = (
     Mutation(
         "thresholds decide nothing",
         "conduct.py",
-        (("thresholds_hold=all_hold(report.judged(ledger, facts))", "thresholds_hold=None"),),
+        (("thresholds_hold=report.thresholds_hold(ledger, facts)", "thresholds_hold=None"),),
     ),
     Mutation(
         "a drain never ends",

@@ -12,6 +12,7 @@ from runner.errors import EXIT_FAIL, EXIT_PASS, BatchBusy
 from runner.execute import execute
 from runner.ledger import Ledger
 from runner.options import Options
+from runner.plain import plain
 from runner.progress import say
 from runner.resume import progress
 from runner.summary import summary
@@ -52,6 +53,8 @@ def cancel(
         else:
             for refusal in ended.refusals:
                 say(refusal.render(), err)
+            for note in ended.notes:
+                say(plain(note), err)
             break
     return _tell(folder, as_json, out, err)
 
@@ -70,10 +73,13 @@ def _was_heeded(folder: Folder, err: TextIO) -> bool:
 
 def _tell(folder: Folder, as_json: bool, out: TextIO, err: TextIO) -> int:
     with Ledger.read_only(folder.ledger) as ledger:
-        health: JsonObject = report.fold(ledger, report.told(ledger, folder, verdict="unfinished"))
+        facts = report.told(ledger, folder, verdict="unfinished")
+        health: JsonObject = report.fold(ledger, facts)
         left = sum(one.job_id is not None and not one.ended for one in ledger.open_runs())
     say(dump(health).decode() if as_json else summary(health, str(folder.path)), out)
-    if stay := health["batch"]["pending"] - left:
+    # Jobs that need others are settled once those are, which the jobs that are left keep from it.
+    later = sum(job["pending"] for name, job in health["jobs"].items() if name in facts.needs) if left else 0
+    if (stay := health["batch"]["pending"] - left - later) > 0:
         runs = "1 run that was never sent stays" if stay == 1 else f"{stay} runs that were never sent stay"
         say(f"warning: {runs} pending: the data are no longer those that the batch was started with", err)
         say("  help: put them back and run 'runner cancel' again, or start a new batch with --fresh", err)

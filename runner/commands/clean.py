@@ -1,6 +1,9 @@
-"""``runner clean``: old batches removed, the newest of each job file kept."""
+"""
+``runner clean``: old batches removed, the newest of each job file kept.
 
-import shutil
+A batch needs no other one: what it reused of an earlier one it has itself, lines and files.
+"""
+
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -9,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from runner import batch
-from runner.durable import sync_folder
-from runner.errors import EXIT_BUSY, EXIT_PASS, BatchBusy, RecordError, UsageError
+from runner.errors import EXIT_BUSY, EXIT_PASS, BatchBusy, UsageError
 from runner.inventory import Held, held, roots, size_bytes
+from runner.keep import ASIDE, cut_off, remove
 from runner.plain import plain
 from runner.stdout import while_read
 from runner.units import size
@@ -19,9 +22,6 @@ from runner.values import JsonObject, dump
 
 KEEP = 10
 """So many batches of a job file are kept unless somebody says otherwise."""
-
-ASIDE = ".removing-"
-"""A batch's name begins with it while it is removed: nothing lists it then, and the next clean ends a cut off one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +135,9 @@ def _old(root: Path, rules: Rules, now: float) -> Iterator[Old]:
             and (note is None or rules.unfinished)
         ):
             yield Old(root.name, one.folder.id, one.folder.path, size_bytes(one.folder.path) or 0, note)
-    for path in sorted(root.glob(f"{ASIDE}*")):
-        if path.is_dir() and not path.is_symlink():
-            note = "an earlier clean was cut off"
-            yield Old(root.name, path.name.removeprefix(ASIDE), path, size_bytes(path) or 0, note)
+    for path in cut_off(root):
+        note = "an earlier clean was cut off"
+        yield Old(root.name, path.name.removeprefix(ASIDE), path, size_bytes(path) or 0, note)
 
 
 def _why_not(one: Held) -> str | None:
@@ -184,22 +183,8 @@ def _remove(root: Path, going: Sequence[Old], rules: Rules, now: float) -> Itera
         still = {old.path for old in _old(root, rules, now)}
         for old in going:
             if old.path in still:
-                _remove_folder(old.path)
+                remove(old.path)
                 yield old
-
-
-def _remove_folder(path: Path) -> None:
-    """Remove a batch, in one step for whoever looks."""
-    try:
-        if not path.name.startswith(ASIDE):
-            path = path.rename(path.with_name(ASIDE + path.name))
-            sync_folder(path.parent)
-        shutil.rmtree(path)
-    except OSError as error:
-        raise RecordError(
-            f"{path} can't be removed: {error.strerror or error}",
-            fix="see who may write it, then clean again: what is hidden already is removed first",
-        ) from None
 
 
 def _listed(going: Sequence[Old]) -> list[str]:

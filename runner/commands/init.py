@@ -12,6 +12,7 @@ JOB_FILE = """\
 version: 1
 name: first
 description: Count the words of each prompt, in two languages.
+schedule: every day at 02:00 # for `runner schedule`; `runner run` begins at once
 vars:
   greeting: hello
 endpoints:
@@ -67,9 +68,10 @@ README = """\
     runner plan first.yaml        # how many runs, and the first payload; sends nothing
     runner run first.yaml         # results in batches/first/latest/
 
-From cron, silent while all is well, and going on with what a reboot cut off:
+From cron, silent while all is well, and going on with what a reboot cut off. This prints the lines for `crontab -e`,
+with all paths, at the time that `schedule` in the file says; `--systemd` and `--k8s` print units:
 
-    0 2 * * *  cd /path/to/here && runner run first.yaml --resume --quiet
+    runner schedule first.yaml --crontab
 
 `first.yaml` names `schemas/job.schema.json` in its first line, so an editor with a YAML language server completes and
 explains every key. `runner schema` prints it.

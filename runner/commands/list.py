@@ -74,12 +74,14 @@ def _entries(outputs: Path, name: str | None) -> Iterator[JsonObject]:
 def _said(account: Account | None, otherwise: str) -> JsonObject:
     words = [state.value for state in State if state in SETTLED]
     if account is None:
-        return dict.fromkeys(("verdict", "runs", "settled", *words, "started_at", "ended_at"))
+        return dict.fromkeys(("verdict", "runs", "settled", *words, "reused", "repeats", "started_at", "ended_at"))
     return {
         "verdict": account.verdict or otherwise,
         "runs": account.planned,
         "settled": account.settled,
         **{word: account.states.get(State(word), 0) for word in words},
+        "reused": account.reused,
+        "repeats": account.repeats,
         "started_at": iso(account.started_at),
         "ended_at": None if account.ended_at is None else iso(account.ended_at),
     }

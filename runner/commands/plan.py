@@ -6,20 +6,24 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
-from runner import values, variables
+from runner import batch, money, values, variables, zones
 from runner.check import JobFile, open_job_file
 from runner.commands.validate import count
 from runner.errors import EXIT_INVALID, EXIT_PASS, JobFileError, UsageError
 from runner.files import shown
 from runner.inputs.find import STDIN
+from runner.narrow import narrowed
+from runner.needs import needed
 from runner.payload import RUN_BODY_BYTES, RUNSYNC_BODY_BYTES, payload, wire_policy, wire_s3_config
 from runner.plan import Counter, JobPlan, Plan, make_plan
+from runner.row_slice import RowSlice
 from runner.spec import Endpoint, Job, LocalEndpoint
-from runner.units import duration, size
+from runner.units import duration, elapsed, size
 from runner.values import JsonObject, JsonValue
 
 FIRST_KEYS = 3
@@ -30,7 +34,10 @@ def plan(
     *,
     overrides: Mapping[str, str] = MappingProxyType({}),
     only: Sequence[str] = (),
+    profile: str | None = None,
     limit: int | None = None,
+    rows: RowSlice | None = None,
+    where: str | None = None,
     as_json: bool = False,
     env: Mapping[str, str] | None = None,
     stdin: TextIO | None = None,
@@ -47,11 +54,12 @@ def plan(
         0, or 2 when the file is invalid.
 
     Raises:
-        UsageError: *overrides* or *only* name what the file has not, or *stdin* can't be read.
+        UsageError: *overrides*, *only*, *profile* or *where* name what the file has not, or *stdin* can't be read.
     """
     out, err = out or sys.stdout, err or sys.stderr
     try:
-        job_file = open_job_file(path, overrides=overrides, only=only, env=env)
+        job_file = open_job_file(path, overrides=overrides, only=only, profile=profile, env=env)
+        job_file = narrowed(job_file, rows=rows, where=where)
         with _piped(job_file, only, stdin or sys.stdin) as piped:
             planned = make_plan(job_file, only=only, limit=limit, stdin=piped)
             jobs = {name: _described(job_file, job, piped) for name, job in planned.jobs.items()}
@@ -66,9 +74,12 @@ def plan(
         print(problem.render(), file=err)
     inputs = _inputs(planned, piped)
     if as_json:
-        print(json.dumps({"jobs": jobs, "runs": planned.total, "inputs": inputs}, ensure_ascii=False), file=out)
+        document = {"profile": job_file.profile, "jobs": jobs, "runs": planned.total, "inputs": inputs}
+        if job_file.spec.schedule is not None:
+            document["schedule"] = zones.facts(job_file.spec.schedule, datetime.now(UTC))
+        print(json.dumps(document, ensure_ascii=False), file=out)
     else:
-        print("\n".join(_lines(path, planned, jobs, inputs)), file=out)
+        print("\n".join(_lines(job_file, planned, jobs, inputs)), file=out)
     return EXIT_PASS
 
 
@@ -94,7 +105,8 @@ def _piped(job_file: JobFile, only: Sequence[str], stdin: TextIO | None) -> Iter
 def _described(job_file: JobFile, planned: JobPlan, stdin: Path | None) -> dict[str, Any]:
     """One job of the plan, as ``--format json`` has it. *runs* is None when its rows were not read."""
     is_read = planned.job.rows.file != STDIN or stdin is not None
-    first = list(itertools.islice(planned.expand(Counter()), FIRST_KEYS))
+    is_made = planned.job.rows.job is not None  # of another job's runs: nobody knows the first one yet
+    first = [] if is_made else list(itertools.islice(planned.expand(Counter()), FIRST_KEYS))
     body = _body(planned, first[0].input) if first else None
     endpoint = job_file.endpoints[planned.job.endpoint]
     return {
@@ -106,7 +118,22 @@ def _described(job_file: JobFile, planned: JobPlan, stdin: Path | None) -> dict[
         "first_bytes": len(values.dump(body)) if body else None,
         "keys": [run.key for run in first],
         **(_costs(planned, endpoint) if is_read else _UNKNOWN),
+        **_past(job_file, planned, endpoint),
     }
+
+
+def _past(job_file: JobFile, planned: JobPlan, endpoint: Endpoint) -> dict[str, Any]:
+    """How long runs took in an earlier batch, and what those of the plan cost at that; nothing where there is none."""
+    root = batch.outputs_root(job_file.path, dir_in_file=job_file.outputs.dir, output_dir=None) / job_file.name
+    told = money.past(root, planned.name, endpoint.model_dump(mode="json", by_alias=True))
+    if told is None:
+        return {}
+    past = {"batch": told.batch, "runs": told.runs, "p50_ms": told.p50_ms, "p95_ms": told.p95_ms}
+    rate = endpoint.cost_per_second
+    for name, time_ms in (("p50", told.p50_ms), ("p95", told.p95_ms)):
+        cost = None if rate is None else _rounded(told.cost_usd(time_ms, planned.runs, rate))
+        past[f"cost_{name}_usd"] = cost
+    return {"past": past}
 
 
 def _body(planned: JobPlan, given: JsonValue) -> JsonObject:
@@ -154,26 +181,47 @@ def _inputs(planned: Plan, stdin: Path | None) -> list[dict[str, Any]]:
 
 
 def _lines(
-    path: Path, planned: Plan, jobs: dict[str, dict[str, Any]], inputs: Sequence[dict[str, Any]]
+    job_file: JobFile, planned: Plan, jobs: dict[str, dict[str, Any]], inputs: Sequence[dict[str, Any]]
 ) -> Iterator[str]:
     """The plan for people."""
     more = ", and those from stdin" if planned.notes else ""
-    yield f"{path}: {count(len(jobs), 'job')}, {count(planned.total, 'run')}{more}"
+    under = "" if job_file.profile is None else f" with profile '{job_file.profile}'"
+    yield f"{job_file.path}{under}: {count(len(jobs), 'job')}, {count(planned.total, 'run')}{more}"
+    if job_file.spec.schedule is not None:
+        yield f"  begins {zones.summary(job_file.spec.schedule, datetime.now(UTC))}"
     for file in inputs:
         rows, digest = count(file["rows"], "row"), file["sha256"][:12]
         yield f"  {file['path']}: {rows}, {size(file['size_bytes'])}, sha256 {digest}"
     for name, job in jobs.items():
         runs = "runs from stdin" if job["runs"] is None else count(job["runs"], "run")
         where = f"local endpoint '{job['endpoint']}'" if job["local"] else f"endpoint '{job['endpoint']}'"
+        rows_of = planned.jobs[name].job.rows.job
+        if rows_of is not None:
+            runs = f"up to {runs}, rows from job '{rows_of}',"
         yield f"\n{name}: {runs} on {where}, mode {job['mode']}"
+        if before := needed(planned.jobs[name].job):
+            yield f"  waits for: {', '.join(before)}"
+        if rows_of is not None:
+            yield f"  first body: made of what job '{rows_of}' gives, so nobody knows it yet"
         if job["first"] is not None:
             most = RUNSYNC_BODY_BYTES if job["mode"] == "sync" else RUN_BODY_BYTES
             over = f", more than the {size(most)} that RunPod takes" if job["first_bytes"] > most else ""
             yield f"  first body, {size(job['first_bytes'])}{over}:"
             yield _indented(job["first"])
             yield f"  first keys: {', '.join(job['keys'])}"
+        if "past" in job:
+            yield _before(job["past"])
         if job["cost_per_second_usd"] is not None:
             yield from _estimate(planned.jobs[name].job, job["cost_per_second_usd"], job["cost_at_limit_usd"])
+
+
+def _before(past: dict[str, Any]) -> str:
+    """What an earlier batch tells of the time, and so of the cost."""
+    took = f"p50 {elapsed(past['p50_ms'] / 1000)}, p95 {elapsed(past['p95_ms'] / 1000)}"
+    line = f"  execution before: {took}, of {count(past['runs'], 'run')} in batch {past['batch']}"
+    if past["cost_p50_usd"] is None:
+        return line
+    return f"{line}; about {_usd(past['cost_p50_usd'])} USD if each takes p50, {_usd(past['cost_p95_usd'])} USD at p95"
 
 
 def _estimate(job: Job, per_s: float, at_limit: float | None) -> Iterator[str]:

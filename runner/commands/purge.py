@@ -36,6 +36,7 @@ def purge(
     name: str,
     *,
     confirmed: bool,
+    profile: str | None = None,
     local_url: str | None,
     token_env: str,
     as_json: bool = False,
@@ -44,7 +45,7 @@ def purge(
     ask: TextIO = sys.stdin,
 ) -> int:
     """
-    Drop every queued job of the endpoint *name* of the job file at *path*; running ones go on.
+    Drop every queued job of the endpoint *name* of the job file at *path*, under *profile*; running ones go on.
 
     Unless it is *confirmed*, a person is asked on the terminal of *ask* and *err*.
 
@@ -58,7 +59,7 @@ def purge(
     """
     # What the endpoint warns of is in the error that ends the command; Python would print it a second time.
     logging.getLogger("runner").addHandler(logging.NullHandler())
-    job_file = open_job_file(path)
+    job_file = open_job_file(path, profile=profile)
     _check(job_file, name, local_url)
 
     def call(do: Callable[[LiveEndpoint], Awaitable[T]]) -> T:

@@ -3,25 +3,23 @@
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from runner import batch, tables
+from runner import batch, extras
 from runner.batch import Folder
 from runner.durable import sync_folder
 from runner.errors import EXIT_PASS, UsageError
 from runner.selection import Names, Where, check_fields
-from runner.standing import Line, standing
+from runner.sinks.base import Source, Write
+from runner.sinks.kinds import KINDS, NEEDS, TABLES
+from runner.standing import Line, Lines, standing
 from runner.stdout import while_read, writer
-from runner.tables import Column
-from runner.values import MISSING, JsonObject, dump
-
-FORMATS = ("jsonl", "json", "csv")
-
-Write = Callable[[bytes], object]
+from runner.tables import Keys, column
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Wanted:
     """
     Which lines are wanted, and what of them. Empty names stand for all.
 
-    *fields* are dotted paths; None: whole lines, and for CSV its default columns.
+    *fields* are dotted paths; None: whole lines, and for tables their default columns.
     """
 
     jobs: Sequence[str] = ()
@@ -55,8 +53,11 @@ def results(
         with _whole(output) as file:
             selected.write(file.write)
         return EXIT_PASS
+    out = out or sys.stdout.buffer
+    if wanted.format == "parquet" and out.isatty():
+        raise UsageError("parquet is nothing for a terminal", fix="name a file with --output")
     with while_read():
-        selected.write(writer(out or sys.stdout.buffer))
+        selected.write(writer(out))
     return EXIT_PASS
 
 
@@ -64,12 +65,20 @@ class _Selected:
     """What is wanted of a batch, checked before anything is written."""
 
     def __init__(self, folder: Folder, wanted: Wanted) -> None:
-        if wanted.format not in FORMATS:
-            raise UsageError(f"--format is jsonl, json or csv, found {wanted.format!r}", fix="write --format csv")
+        if wanted.format not in KINDS:
+            *others, last = KINDS
+            raise UsageError(
+                f"--format is {', '.join(others)} or {last}, found {wanted.format!r}", fix="write --format csv"
+            )
+        if wanted.format in NEEDS and not extras.is_there(NEEDS[wanted.format]):
+            raise UsageError(
+                f"--format {wanted.format} needs {NEEDS[wanted.format]}, which is not installed", fix=extras.PARQUET
+            )
+        if wanted.format == "openai" and wanted.fields is not None:
+            raise UsageError("--fields and --format openai exclude each other", fix="leave one out")
         check_fields(wanted.fields or ())
         self._folder = folder
-        self._format = wanted.format
-        self._columns = None if wanted.fields is None else [tables.column(path) for path in wanted.fields]
+        self._wanted = wanted
         self._names = Names.checked(
             jobs=wanted.jobs,
             states=wanted.states,
@@ -83,40 +92,26 @@ class _Selected:
         found, doubt = standing(self._folder)
         if doubt is not None:
             print(f"note: lines of runs that were run again may be among these: {doubt}", file=sys.stderr)
+        fields = self._wanted.fields
         with closing(found) as lines:
-            kept = self._names.keep(lines)
-            if self._where is not None:
-                kept = self._where.keep(kept)
-            if self._format == "csv":
-                columns = self._columns
-                if columns is None:  # of the names alone: to ask --where twice would take twice as long
-                    columns = tables.default_columns(line for _, line in self._names.keep(lines))
-                write(tables.head(columns))
-                for _, line in kept:
-                    write(tables.row(columns, line))
-            elif self._format == "json":
-                _write_array(self._texts(kept), write)
-            else:
-                for text in self._texts(kept):
-                    write(text)
+            source = Source(
+                lines=partial(self._kept, lines),
+                of_columns=lambda: self._names.keep(lines),  # to ask --where once more would take twice as long
+                fields=None if fields is None else [column(path) for path in fields],
+                known=self._known(),
+            )
+            KINDS[self._wanted.format](source, write)
 
-    def _texts(self, lines: Iterable[Line]) -> Iterator[bytes]:
-        """Each line as it stands, or an object of its chosen fields; without those that it does not have."""
-        for text, line in lines:
-            yield text if self._columns is None else dump(_object(self._columns, line)) + b"\n"
+    def _kept(self, lines: Lines) -> Iterator[Line]:
+        kept = self._names.keep(lines)
+        return kept if self._where is None else self._where.keep(kept)
 
-
-def _object(columns: Sequence[Column], line: JsonObject) -> JsonObject:
-    taken = ((column.name, column.take(line)) for column in columns)
-    return {name: value for name, value in taken if value is not MISSING}
-
-
-def _write_array(texts: Iterable[bytes], write: Write) -> None:
-    before = b"[\n"
-    for text in texts:
-        write(before + text.removesuffix(b"\n"))
-        before = b",\n"
-    write(b"\n]\n" if before == b",\n" else b"[]\n")
+    def _known(self) -> Keys:
+        """Keys that are columns in any case; none where the manifest, which nothing else needs, can't be read."""
+        if self._wanted.format in TABLES and self._wanted.fields is None:
+            with suppress(UsageError):
+                return Keys.planned(self._folder.read_manifest(), self._wanted.jobs)
+        return Keys()
 
 
 @contextmanager

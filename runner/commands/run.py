@@ -4,13 +4,16 @@ import asyncio
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from runner import runtime
-from runner.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_TERMINATED
+from runner import batch, runtime
+from runner.batch import Folder
+from runner.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_TERMINATED, RunnerError, UsageError
 from runner.execute import Batch, execute
 from runner.options import Options
+from runner.plain import plain
 from runner.progress import Display, say
 from runner.summary import summary
 from runner.values import dump
@@ -29,12 +32,13 @@ SECOND_S = 1.0
 class Style:
     """
     How to speak: *quiet* says nothing when all is well, *as_json* prints the health report on stdout, *shows_progress*
-    draws the batch while it runs.
+    draws the batch while it runs. At its end metrics are written to *prometheus*, if that is a path.
     """
 
     quiet: bool = False
     as_json: bool = False
     shows_progress: bool = True
+    prometheus: Path | None = None
 
 
 def run(options: Options, style: Style, *, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
@@ -47,6 +51,43 @@ def run(options: Options, style: Style, *, out: TextIO = sys.stdout, err: TextIO
     return runtime.run(_run(options, style, out, err))
 
 
+def repeating(name: str, options: Options) -> Options:
+    """
+    What runs the batch *name* again: all that was chosen is its own, how it is run is said by *options*.
+
+    Raises:
+        UsageError: there is no such batch, or *options* choose something else.
+    """
+    chosen = {
+        "FILE": options.file != Path(),
+        "--job": options.only,
+        "--var": options.overrides,
+        "--profile": options.profile,
+        "--limit": options.limit,
+        "--rows": options.rows,
+        "--where": options.where,
+        "--resume": options.resume,
+    }
+    given = [word for word, value in chosen.items() if value]
+    if given:
+        raise UsageError(
+            f"--repeat and {given[0]} exclude each other: a batch is repeated as it was", fix="leave one out"
+        )
+    root = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=options.output_dir)
+    folder = batch.find(name, root)
+    return replace(
+        Options.of_batch(folder),
+        batch=None,
+        repeat=folder,
+        fresh=True,  # else it would take what it is to make again
+        accept_changes=options.accept_changes,
+        local_url=options.local_url,
+        token_env=options.token_env,
+        drain_s=options.drain_s,
+        echo=options.echo,
+    )
+
+
 async def _run(options: Options, style: Style, out: TextIO, err: TextIO) -> int:
     display = Display(err)
     signals = Signals(options.drain_s, display)
@@ -57,32 +98,65 @@ async def _run(options: Options, style: Style, out: TextIO, err: TextIO) -> int:
         signals.install(live)
         for note in live.notes:  # also for cron: what is left out of a batch is not all well
             say(note, err)
+        for hint in () if style.quiet else live.hints:
+            say(hint, err)
         if style.shows_progress and not style.quiet and not style.as_json:
             shown.append(asyncio.create_task(display.show(live), name="display"))
 
     try:
-        batch = await execute(options, watch=watch)
+        ended = await execute(options, watch=watch)
     finally:
         signals.remove()
         for task in shown:
             task.cancel()
             await asyncio.wait([task])
-    tell(batch, style, out, err)
-    if batch.exit_code == EXIT_INTERRUPTED and signals.last not in (None, signal.SIGINT):
+    tell(ended, style, out, err)
+    if style.prometheus is not None:
+        _measure(ended, style.prometheus, err)
+    if options.repeat is not None:
+        _compare(options.repeat, ended.folder, style, out, err)
+    if ended.exit_code == EXIT_INTERRUPTED and signals.last not in (None, signal.SIGINT):
         return EXIT_TERMINATED
-    return batch.exit_code
+    return ended.exit_code
 
 
-def tell(batch: Batch, style: Style, out: TextIO, err: TextIO) -> None:
-    """Say what came of *batch*: nothing, if it is all well and nobody wants to hear it."""
-    for refusal in batch.refusals:
+def _compare(before: Folder, now: Folder, style: Style, out: TextIO, err: TextIO) -> None:
+    """Say whether the batch in *now* gave what that in *before* did, unless it did and nobody wants to hear it."""
+    from runner.repeat import compare
+
+    try:
+        found = compare(before, now)
+    except RunnerError as error:  # the batch has ended, and is as it is
+        say(error.render(), err)
+        return
+    if found.other or found.alone or not style.quiet:
+        say(found.say(), err if style.as_json or style.quiet else out)
+
+
+def _measure(ended: Batch, path: Path, err: TextIO) -> None:
+    """Write the metrics of the batch that *ended* to *path*. Where that fails it is said, and the batch is as it is."""
+    from runner import prometheus, reports
+    from runner.commands.report import put
+
+    last_success_at = reports.last_success_at(ended.folder, ended.health)
+    try:
+        put(path.resolve(), prometheus.document(ended.health, last_success_at=last_success_at))
+    except RunnerError as error:
+        say(error.render(), err)
+
+
+def tell(ended: Batch, style: Style, out: TextIO, err: TextIO) -> None:
+    """Say what came of the batch that *ended*: nothing, if it is all well and nobody wants to hear it."""
+    for refusal in ended.refusals:
         say(refusal.render(), err)
     if style.as_json:
-        say(dump(batch.health).decode(), out)
-    elif not style.quiet or batch.exit_code != EXIT_PASS:
-        say(summary(batch.health, str(batch.folder.path)), err if style.quiet else out)
-    if batch.health["batch"]["pending"] and not style.as_json:
+        say(dump(ended.health).decode(), out)
+    elif not style.quiet or ended.exit_code != EXIT_PASS:
+        say(summary(ended.health, str(ended.folder.path)), err if style.quiet else out)
+    if ended.health["batch"]["pending"] and not style.as_json:
         say("  go on with --resume", err)
+    for note in ended.notes:
+        say(plain(note), err)
 
 
 class Signals:

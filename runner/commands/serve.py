@@ -59,9 +59,17 @@ class _Offer:
     job_file: Path | None
 
 
-def serve(what: Path, where: Where, manner: Manner, *, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
+def serve(
+    what: Path,
+    where: Where,
+    manner: Manner,
+    *,
+    profile: str | None = None,
+    out: TextIO = sys.stdout,
+    err: TextIO = sys.stderr,
+) -> int:
     """
-    Serve every local endpoint of the job file *what*, under its name, until a signal comes.
+    Serve every local endpoint of the job file *what*, as *profile* has it, under its name, until a signal comes.
 
     A handler, ``PATH.py`` or ``PATH.py:function``, is served as it is, under the name of its file.
 
@@ -69,11 +77,14 @@ def serve(what: Path, where: Where, manner: Manner, *, out: TextIO = sys.stdout,
         UsageError: nothing can be served: no local endpoint, a handler that can't be imported, a port in use; or one of
             the faults is none.
     """
-    return runtime.run(_serve(_handler(str(what)) or _file(what), where, manner, out, err))
+    offer = _handler(str(what))
+    if offer is not None and profile is not None:
+        raise UsageError(f"a profile is part of a job file, and {what} is a handler", fix="leave --profile out")
+    return runtime.run(_serve(offer or _file(what, profile), where, manner, out, err))
 
 
-def _file(path: Path) -> _Offer:
-    job_file = open_job_file(path)
+def _file(path: Path, profile: str | None) -> _Offer:
+    job_file = open_job_file(path, profile=profile)
     local = [served(n, one, job_file) for n, one in job_file.endpoints.items() if isinstance(one, LocalEndpoint)]
     if not local:
         fix = "give an endpoint a 'handler' or a 'command', or make it 'external: true'"

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -49,7 +49,7 @@ def _document(ledger: Ledger, folder: Folder, run: str) -> JsonObject:
             return document
         line = line_at(folder, place)
         if line is not None:
-            return document | {"run": line}
+            return _whole(document, line)
         where = f"the ledger says that its line is at byte {place.offset} of {folder.results}"
         document["problem"] = f"{where}, and it is not there"
     return document
@@ -70,7 +70,15 @@ def _known(ledger: Ledger, folder: Folder, run: str) -> tuple[JsonObject, Place 
             "run": _told(known, attempts),
             "attempts": [_attempt(one) for one in attempts],
         }
-        return document, ledger.settled_line(known.run.key)
+        place = ledger.settled_line(known.run.key)
+        claims = [asdict(claim) for claim in ledger.artifacts(known.run.key)] if place else []
+        return document | ({"files": claims} if claims else {}), place
+
+
+def _whole(document: JsonObject, line: JsonObject) -> JsonObject:
+    """*document* with the *line* of its run, and of the files that the run claimed those that it has."""
+    files = [file for file in document.pop("files", ()) if file["path"] in line["artifacts"]]
+    return document | {"run": line} | ({"files": files} if files else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +99,10 @@ def _which(ledger: Ledger, folder: Folder, text: str) -> _Which:
             from runner.wording import suggest
 
             raise UsageError(f"batch {folder.id} has no job {job!r}", fix=suggest(job, planned))
-        if not is_index or int(number) >= planned[job]:
+        key = ledger.key_at(job, int(number)) if is_index else None
+        if not is_index or (key is None and int(number) >= planned[job]):
             raise UsageError(f"job {job!r} has no run {number!r}", fix=_indexes({job: planned[job]}))
-        return _Which(ledger.key_at(job, int(number)), job, int(number))
+        return _Which(key, job, int(number))
     jobs = [name for name, runs in planned.items() if is_index and int(number) < runs]
     if len(jobs) > 1:
         raise UsageError(
@@ -130,7 +139,7 @@ def _indexes(planned: Mapping[str, int]) -> str:
 
 def _line(**known: object) -> JsonObject:
     """A line of results.jsonl of which only so much is *known*."""
-    nothing = {field: None for field in FIELDS if field != "output"}
+    nothing = {field: None for field in FIELDS if field not in ("output", "reused_from")}
     return nothing | {"attempts": 0, "artifacts": []} | known
 
 

@@ -3,19 +3,21 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
 
-from runner.check import open_job_file
 from runner.errors import EXIT_INVALID, EXIT_PASS, JobFileError, Problem
-from runner.plan import make_plan
+from runner.variants import check_all
+from runner.zones import summary
 
 
 def validate(
     paths: Sequence[Path],
     *,
     overrides: Mapping[str, str] = MappingProxyType({}),
+    profile: str | None = None,
     strict: bool = False,
     as_json: bool = False,
     env: Mapping[str, str] | None = None,
@@ -23,20 +25,21 @@ def validate(
     err: TextIO | None = None,
 ) -> int:
     """
-    Check each file, its data, and the first run of each of its jobs.
+    Check each file, its data, and the first run of each of its jobs, without a profile and under each.
 
+    Unset variables are told for *profile* only, None being none.
     Text goes to *out* for what is well and to *err* for problems; as JSON all problems go to *out*, as one document.
 
     Returns:
         0 when every file is valid, 2 when one is not. *strict* makes an unset variable an error.
 
     Raises:
-        UsageError: *overrides* name a variable that a file has not.
+        UsageError: *overrides* name a variable, or *profile* a profile, that a file has not.
     """
     out, err = out or sys.stdout, err or sys.stderr
     told: list[Problem] = []
     for path in paths:
-        problems, summary = _checked(path, overrides, strict, env)
+        problems, summary = _checked(path, overrides, profile, strict, env)
         told += problems
         if not as_json:
             for problem in problems:
@@ -49,17 +52,23 @@ def validate(
 
 
 def _checked(
-    path: Path, overrides: Mapping[str, str], strict: bool, env: Mapping[str, str] | None
+    path: Path, overrides: Mapping[str, str], profile: str | None, strict: bool, env: Mapping[str, str] | None
 ) -> tuple[Sequence[Problem], str | None]:
     """Problems of the file at *path*, and one line about it when it is valid."""
     try:
-        job_file = open_job_file(path, overrides=overrides, env=env, env_required=strict)
-        plan = make_plan(job_file)
+        found = check_all(path, overrides=overrides, profile=profile, env=env, env_required=strict)
     except JobFileError as error:
         return error.problems, None
+    plan = found.plan
+    if plan is None or not all(problem.warning for problem in found.problems):
+        return found.problems, None
     more = ", and those from stdin" if plan.notes else ""
-    summary = f"ok ({count(len(plan.jobs), 'job')}, {count(plan.total, 'run')}{more})"
-    return [*job_file.warnings, *plan.notes], summary
+    names = ", ".join(f"'{name}'" for name in found.profiles)
+    under = f"; profile{'s' if len(found.profiles) > 1 else ''} {names}" if names else ""
+    told = f"ok ({count(len(plan.jobs), 'job')}, {count(plan.total, 'run')}{more}{under})"
+    if found.schedule is not None:
+        told += f"\n  begins {summary(found.schedule, datetime.now(UTC))}"
+    return found.problems, told
 
 
 def count(number: int, noun: str) -> str:

@@ -1,21 +1,42 @@
 """What every kind of data file shares: a file read once, line by line, and digested on the way."""
 
+import codecs
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from runner.errors import UsageError
+from runner.inputs.packed import Damaged, Unpacked, packing_of
 from runner.values import JsonObject
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """Longest line, and longest field: a row is held in memory, and no endpoint takes more than 20 MB."""
 
+PIECE_BYTES = 256 * 1024
+
+_SAVE = "save the file as UTF-8"
+_MARKS = {
+    codecs.BOM_UTF16_LE: ("UTF-16", _SAVE),
+    codecs.BOM_UTF16_BE: ("UTF-16", _SAVE),
+    b"\x1f\x8b\x08": ("gzip data", "name it with .gz behind"),
+    b"\x28\xb5\x2f\xfd": ("zstd data", "name it with .zst behind"),
+    b"\xfd7zXZ\0": ("xz data", "name it with .xz behind"),
+    b"PAR1\x15": ("parquet", "name it with .parquet"),
+    b"PK\x03\x04": ("a zip file, or a workbook", "save the table as csv, in UTF-8"),
+}
+"""How files begin that are no UTF-8 text: what they hold, and what to do about it."""
+
 
 @dataclass(slots=True)
 class BadRow(Exception):
-    """A row that can't be read. *source* is the text of the line, *file* the file as a message names it."""
+    """
+    A row that can't be read. *source* is the text of the line, *file* the file as a message names it.
+
+    In a file without lines *line* is the number of the row.
+    """
 
     line: int
     column: int
@@ -34,7 +55,7 @@ Reader = Callable[["Tape", Report], Iterator[JsonObject]]
 
 class Tape:
     """
-    The lines of a file, read once from start to end in constant memory; a ``.gz`` file's are unpacked.
+    The lines of a file, read once from start to end in constant memory; a packed file's are unpacked.
 
     After the last line *sha256* is the digest of the whole file as it is on disk, *size_bytes* its size; *line* is the
     number of the last one handed out, *last* its bytes.
@@ -57,17 +78,28 @@ class Tape:
         """Every line with its line end, as bytes; a byte order mark is left out of the first one.
 
         Raises:
-            BadRow: a line is too long to be one, or a ``.gz`` file can't be unpacked.
+            BadRow: a line is too long to be one, the file can't be unpacked, or it is no text of ours from its start.
         """
         with self.path.open("rb") as raw:
             self._raw = raw
-            readline = self._unpacked() if self.path.suffix.lower() == ".gz" else self._readline
+            packing = packing_of(self.path.name)
+            readline = self._unpacked(packing) if packing else self._readline
             while data := readline(MAX_LINE_BYTES + 1):
                 self.line += 1
                 self.last = data
+                if self.line == 1:
+                    self._no_text(data)
+                    data = data.removeprefix(codecs.BOM_UTF8)
                 if len(data) > MAX_LINE_BYTES:
                     raise BadRow(self.line, 1, "a line is longer than 64 MiB", "write one row a line")
-                yield data.removeprefix(b"\xef\xbb\xbf") if self.line == 1 else data
+                yield data
+
+    def digest(self) -> None:
+        """Read the whole file for its digest alone, for a kind whose rows are read from all over it."""
+        with self.path.open("rb") as raw:
+            self._raw = raw
+            while self.read(PIECE_BYTES):
+                pass
 
     def close(self) -> None:
         """Close the file, wherever reading has stopped: a bad row's traceback may hold on to it for long."""
@@ -86,24 +118,24 @@ class Tape:
         self.size_bytes += len(data)
         return data
 
-    def _unpacked(self) -> Callable[[int], bytes]:
-        """What reads the next line of a ``.gz`` file."""
-        import gzip  # with zlib: only such files need them
-        import zlib
-
-        source: Any = self
-        unpacked = gzip.GzipFile(fileobj=source, mode="rb")
+    def _unpacked(self, packing: str) -> Callable[[int], bytes]:
+        """What reads the next line of a packed file."""
+        unpacked = io.BufferedReader(Unpacked(self.read, packing), PIECE_BYTES)
 
         def readline(size: int) -> bytes:
             try:
                 return unpacked.readline(size)
-            except EOFError:
-                raise BadRow(self.line + 1, 1, "the file ends before its gzip data does", "copy it again") from None
-            except (gzip.BadGzipFile, zlib.error):
-                fix = "pack it again, or name it without .gz"
-                raise BadRow(self.line + 1, 1, "expected gzip data, as the file's name says", fix) from None
+            except Damaged as damaged:
+                raise BadRow(self.line + 1, 1, damaged.message, damaged.fix) from None
 
         return readline
+
+    @staticmethod
+    def _no_text(data: bytes) -> None:
+        """Raise BadRow when *data*, the beginning of a file, tells that it holds something else than UTF-8."""
+        for mark, (found, fix) in _MARKS.items():
+            if data.startswith(mark):
+                raise BadRow(1, 1, f"expected UTF-8 text, found {found}", fix)
 
     def text(self, data: bytes) -> str:
         """*data*, the line at hand, as text.
@@ -115,10 +147,11 @@ class Tape:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             column = len(data[: error.start].decode("utf-8", "replace")) + 1
-            shown = data.decode("utf-8", "replace")
-            raise BadRow(self.line, column, "expected UTF-8 text", "save the file as UTF-8", shown) from None
+            shown, odd = data.decode("utf-8", "replace"), data[error.start]
+            fix = f"save the file as UTF-8; in Latin-1 that byte is '{chr(odd)}'" if chr(odd).isprintable() else _SAVE
+            raise BadRow(self.line, column, f"expected UTF-8 text, found the byte 0x{odd:02X}", fix, shown) from None
         if "\0" in text:
-            raise BadRow(self.line, text.index("\0") + 1, "a NUL character is no text", "save the file as UTF-8", text)
+            raise BadRow(self.line, text.index("\0") + 1, "a NUL character is no text", _SAVE, text)
         return text
 
 

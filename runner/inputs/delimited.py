@@ -7,8 +7,11 @@ Quotes are doubled inside quotes. Blank lines are skipped.
 import csv
 from collections.abc import Iterator
 
-from runner.inputs.base import MAX_LINE_BYTES, BadRow, Report, Tape
+from runner.inputs.base import BadRow, Report, Tape
 from runner.values import JsonObject
+
+MAX_ROW_BYTES = 32 * 1024 * 1024
+"""Longest row, quoted line ends and all. The csv module keeps 4 bytes for each character of a field while it reads."""
 
 
 def read_csv(tape: Tape, report: Report) -> Iterator[JsonObject]:
@@ -22,10 +25,19 @@ def read_tsv(tape: Tape, report: Report) -> Iterator[JsonObject]:
 
 
 def _read(tape: Tape, report: Report, delimiter: str) -> Iterator[JsonObject]:
-    csv.field_size_limit(MAX_LINE_BYTES)  # process-wide; the default of 128 KiB is less than one base64 image
-    records = csv.reader(map(tape.text, tape.lines()), delimiter=delimiter, strict=True)
+    csv.field_size_limit(MAX_ROW_BYTES)  # process-wide; the default of 128 KiB is less than one base64 image
     header: list[str] | None = None
-    start = 1
+    start, length = 1, 0
+
+    def texts() -> Iterator[str]:
+        nonlocal length
+        for line in tape.lines():
+            length += len(line)
+            if length > MAX_ROW_BYTES:
+                raise _endless(start, tape.line)
+            yield tape.text(line)
+
+    records = csv.reader(texts(), delimiter=delimiter, strict=True)
     try:
         for record in records:
             if header is None:
@@ -34,7 +46,7 @@ def _read(tape: Tape, report: Report, delimiter: str) -> Iterator[JsonObject]:
                 yield dict(zip(header, record, strict=True))
             elif record:
                 report(_ragged(record, header, start, tape))
-            start = tape.line + 1
+            start, length = tape.line + 1, 0
     except csv.Error as error:
         raise _malformed(error, start, tape.line) from None
     if header is None:
@@ -43,14 +55,15 @@ def _read(tape: Tape, report: Report, delimiter: str) -> Iterator[JsonObject]:
 
 def _checked(header: list[str], line: int) -> list[str]:
     """*header*, when its names can be told apart."""
-    shown = ",".join(header)
+    shown, seen = ",".join(header), set[str]()
     for number, name in enumerate(header):
         if not name:
             raise BadRow(line, 1, f"column {number + 1} has no name", "name every column in the header", shown)
         if name != name.strip():
             raise BadRow(line, 1, f"column '{name}' starts or ends with a space", "write the header without it", shown)
-        if name in header[:number]:
+        if name in seen:
             raise BadRow(line, 1, f"column '{name}' is there twice", "rename one of the two", shown)
+        seen.add(name)
     return header
 
 
@@ -60,10 +73,17 @@ def _ragged(record: list[str], header: list[str], line: int, tape: Tape) -> BadR
     return BadRow(line, 1, message, fix, tape.last.decode() if line == tape.line else None)
 
 
+def _endless(start: int, line: int) -> BadRow:
+    """A row that is too long to be one."""
+    if start == line:
+        return BadRow(start, 1, f"a row is longer than {MAX_ROW_BYTES // 2**20} MiB", "write one row a line")
+    return BadRow(start, 1, "a quote in this row is never closed", "write a quote inside quotes twice")
+
+
 def _malformed(error: csv.Error, start: int, line: int) -> BadRow:
     """The csv module's complaint, in our words."""
     text = str(error)
-    if "unexpected end of data" in text or "field limit" in text:
+    if "unexpected end of data" in text:
         return BadRow(start, 1, "a quote in this row is never closed", "write a quote inside quotes twice")
     if "expected after" in text:
         return BadRow(line, 1, "text after a closing quote", "write a quote inside quotes twice")

@@ -1,6 +1,6 @@
 """Every kind of data file, by suffix. A new kind is one file here and one line."""
 
-from runner.inputs import delimited, jsonl, whole
+from runner.inputs import delimited, jsonl, parquet, whole
 from runner.inputs.base import Reader
 
 KINDS: dict[str, Reader] = {
@@ -10,5 +10,6 @@ KINDS: dict[str, Reader] = {
     "json": whole.read_json,
     "yaml": whole.read_yaml,
     "yml": whole.read_yaml,
+    "parquet": parquet.read,
 }
 """``spec.DATA_KINDS`` names them for users."""

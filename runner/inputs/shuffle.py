@@ -33,6 +33,11 @@ def order(numbers: Iterable[int], seed: int, limit: int | None) -> "array[int]":
     return array("Q", (one & _LOW for one in first))
 
 
+def sample(numbers: Iterable[int], seed: int, size: int) -> list[int]:
+    """*size* of the *numbers*, each as likely as any other, as they stand: the first ones in the order of *seed*."""
+    return sorted(order(numbers, seed, size))
+
+
 class Spool:
     """Rows in a temporary file, to be had in any order. It goes when this does."""
 

@@ -1,4 +1,4 @@
-"""Where a job's rows come from: data files, the job file itself, or nowhere, which is one run without a row."""
+"""Rows that can be read again and again: those of data files, and those that stand in the job file itself."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,9 +8,8 @@ from typing import Protocol
 
 from runner import render
 from runner.inputs.base import BadRow, Report, Tape, changed
-from runner.inputs.find import STDIN, find, kind_of
+from runner.inputs.find import kind_of
 from runner.inputs.kinds import KINDS
-from runner.spec import Rows
 from runner.values import JsonObject
 
 
@@ -49,15 +48,6 @@ class Source(Protocol):
         ...
 
 
-def source_of(rows: Rows, folder: Path, stdin: Path | None) -> Source | None:
-    """The source of *rows*; None when they come from stdin, of which there is no copy."""
-    if rows.file is None:
-        return Inline(rows.inline)
-    if rows.file == STDIN:
-        return None if stdin is None else DataFile(stdin, kind="jsonl", shown="stdin")
-    return DataFiles([DataFile(path) for path in find(folder, rows.file)])
-
-
 class Inline:
     """Rows in the job file; a job without rows has one, which is None."""
 
@@ -81,7 +71,7 @@ class Inline:
 
 class DataFile:
     """
-    Rows in a file.
+    Rows in a file. *line* is where the row stands that was handed out last.
 
     The first reading to the end digests it; a later one that meets another file raises UsageError, at its start when
     size or time of change differ, else at its end. *shown* is what messages call it.
@@ -91,7 +81,8 @@ class DataFile:
         self.path = path
         self.file: InputFile | None = None
         kind = kind_of(path.name) if kind is None else kind
-        self._shown = str(path) if shown is None else shown
+        self.shown = str(path) if shown is None else shown
+        self.line = 0
         self._read = KINDS[kind]
         self.copy: Callable[[JsonObject], JsonObject] = dict if kind in ("csv", "tsv") else render.copy
         self._stamp: tuple[int, int] | None = None
@@ -105,7 +96,7 @@ class DataFile:
         """Every row. Raises BadRow for what can't be read on, and UsageError when the file changed."""
 
         def named(bad: BadRow) -> None:
-            bad.file = self._shown
+            bad.file = self.shown
             report(bad)
 
         self.verify()
@@ -115,12 +106,13 @@ class DataFile:
                 count += 1
                 if self.file is not None and count > self.file.rows:
                     raise changed(self.path)
+                self.line = tape.line
                 yield row
         except (BadRow, OSError) as error:
             if self.file is not None:
                 raise changed(self.path) from None  # it was readable to the end once
             if isinstance(error, BadRow):
-                error.file = self._shown
+                error.file = self.shown
             raise
         finally:
             tape.close()
