@@ -231,7 +231,7 @@ class Ledger:
 
     def plan_rows(self, job: str, digests: "array[int]") -> None:
         """Remember the *digests* of the rows that *job* is planned with; the last word counts."""
-        ordered = array("Q", sorted(digests))
+        ordered = _ordered(digests)
         if sys.byteorder == "big":
             ordered.byteswap()
         with self._db.transaction():
@@ -503,6 +503,17 @@ def _times(job: str | None, column: str) -> tuple[str, tuple[str, ...]]:
 def _known_run(row: Row) -> KnownRun:
     outcome = Outcome(row["outcome"]) if row["outcome"] else None
     return KnownRun(_run(row), State(row["state"]), outcome, row["attempts"], row["settled_at"])
+
+
+def _ordered(digests: "array[int]") -> "array[int]":
+    """*digests*, upwards, by their first byte at a time: a list of a million integers takes 40 MB, an array 8."""
+    parts = [array("Q") for _ in range(256)]
+    for digest in digests:
+        parts[digest >> 56].append(digest)
+    ordered = array("Q")
+    for part in parts:
+        ordered.extend(sorted(part))
+    return ordered
 
 
 def _open_run(row: Row, earlier: Sequence[Row]) -> OpenRun:
