@@ -1,15 +1,14 @@
 """Write the other forms of results.jsonl that a job file asks for, beside it, each whole or not at all."""
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from runner import extras
 from runner.batch import Folder
-from runner.durable import sync_folder
+from runner.durable import replacing
 from runner.errors import RecordError, UsageError
 from runner.standing import standing
 from runner.tables import Keys
@@ -54,21 +53,14 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
     """A file that gets the name *path* when the block ends well, and is gone when it does not."""
     aside = path.with_name(f".{path.name}.tmp")  # the same each time, so that a kill leaves one at most
     try:
-        with aside.open("wb") as file:
+        with replacing(path, aside) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
         raise _not_written(
             path, error.strerror or str(error), "see that the disk has room and the folder can be written"
         ) from error
     except ImportError as error:
         raise _not_written(path, str(error), extras.PARQUET) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def _not_written(path: Path, why: str, fix: str) -> RecordError:

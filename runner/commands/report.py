@@ -1,16 +1,14 @@
 """``runner report``: the page of a batch, live or ended, as one file."""
 
 import os
-import secrets
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from runner import batch, report, reports
 from runner.batch import Folder
-from runner.durable import sync_folder
+from runner.durable import beside, replacing
 from runner.errors import EXIT_PASS, UsageError
 from runner.ledger import Ledger
 from runner.page.document import render
@@ -94,22 +92,14 @@ def put(path: Path, page: bytes) -> None:
         UsageError: it can't be written there.
     """
     # Not by `write_whole`: a live batch may write its own report in the same moment, and beside it.
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with aside.open("xb") as file:
+        with replacing(path, beside(path)) as file:
             file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
         raise UsageError(
             f"{path} can't be written: {error.strerror or error}",
             fix="see that its folder is there and has room, or name another file with --output",
         ) from None
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def _open(path: Path) -> None:

@@ -1,7 +1,5 @@
 """``runner results``: the lines of results.jsonl, filtered and converted."""
 
-import os
-import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -12,7 +10,7 @@ from typing import BinaryIO
 
 from runner import batch, extras
 from runner.batch import Folder
-from runner.durable import sync_folder
+from runner.durable import beside, replacing
 from runner.errors import EXIT_PASS, UsageError
 from runner.selection import Names, Where, check_fields
 from runner.sinks.base import Source, Write
@@ -127,19 +125,11 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
         raise UsageError(
             f"{path} can't be written: it is no regular file", fix="name a file, or leave --output out for stdout"
         )
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with aside.open("xb") as file:
+        with replacing(path, beside(path)) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
         raise UsageError(
             f"{path} can't be written: {error.strerror or error}",
             fix="see that its folder is there and has room, or name another file with --output",
         ) from None
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
