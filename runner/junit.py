@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from runner.judge import said
 from runner.ledger import Ledger
 from runner.states import State, Verdict
-from runner.timings import SettledRun, Timings
+from runner.timings import EndedRun, Timings
 from runner.values import JsonObject
 
 MOST_CASES = 10_000
@@ -93,7 +93,7 @@ def _job(timings: Timings, name: str, job: JsonObject, batch: str, *, has_all: b
     return suite
 
 
-def _run(run: SettledRun) -> _Case:
+def _run(run: EndedRun) -> _Case:
     kind, name = _KINDS[run.state] or None, f"{run.index} {run.key}"
     time_s = None if run.execution_time_ms is None else run.execution_time_ms / 1000
     error = run.error or {}

@@ -62,7 +62,7 @@ class FailedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class SettledRun:
+class EndedRun:
     """
     A settled run and how it ended. *message* is that of its line, *error* and *worker_id* are its last attempt's: None
     where it had none.
@@ -185,7 +185,7 @@ class Timings:
             for row in rows
         ]
 
-    def settled_runs(self, job: str, most: int, states: Sequence[State] | None = None) -> Iterator[SettledRun]:
+    def settled_runs(self, job: str, most: int, states: Sequence[State] | None = None) -> Iterator[EndedRun]:
         """The first runs of *job*, in the order of the plan, that settled, or in one of *states*."""
         wanted = states or tuple(state for state in State if state in SETTLED)
         for row in self._db.rows(
@@ -195,7 +195,7 @@ class Timings:
             (job, *wanted, most),
         ):
             error = None if row[7] is None else parse(row[7].encode())
-            yield SettledRun(row[0], row[1], State(row[2]), row[3], row[4], row[5], row[6], error)
+            yield EndedRun(row[0], row[1], State(row[2]), row[3], row[4], row[5], row[6], error)
 
     def matrix(self, job: str) -> Iterator[tuple[JsonObject, State, int | None]]:
         """Of each run of *job* that has a row: its matrix, state and execution time; nothing where it has no matrix."""
