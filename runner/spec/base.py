@@ -1,0 +1,32 @@
+"""What every part of a job file has in common."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = r"^[a-z0-9][a-z0-9._-]*$"
+"""Names the output folder, so it is the same on file systems that ignore case."""
+
+
+LABEL = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+"""Names of jobs and endpoints: they end up in URLs and file names."""
+
+
+Count = Annotated[int, Field(ge=1)]
+
+
+Label = Annotated[str, Field(pattern=LABEL, max_length=64)]
+
+
+Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Spec(BaseModel):
+    """What every part of a job file is: frozen, strict, closed."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
+
+
+def keys(model: type[Spec]) -> list[str]:
+    """The keys of *model* as users write them, in order."""
+    return [field.alias or name for name, field in model.model_fields.items()]
