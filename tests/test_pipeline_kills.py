@@ -195,4 +195,5 @@ def test_each_run_of_a_killed_pipeline_is_paid_for_once(
         assert again.code == 0, again.err
     assert outcome(tmp_path) == whole
     paid = [count - before.get(one, 0) for one, count in server.submits().items()]
-    assert 17 <= sum(paid) <= 17 + len(lost)
+    assert sum(count > 1 for count in paid) <= len(lost)
+    assert sum(count > 0 for count in paid) == 17 + (1 if lost else 0)  # the sheet was made without some pictures
