@@ -190,4 +190,5 @@ async def test_a_whole_request_costs_no_more_with_ten_thousand_jobs_than_with_te
         asked.endpoint.close()
         return costs
 
+    cost(10)  # what is done once only, such as asking a logger whether it is on
     assert cost(10_000) <= cost(10) + 5
