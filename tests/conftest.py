@@ -1,11 +1,13 @@
 """What holds for every test: an async one has a loop of its own, in debug mode, and leaves no task behind."""
 
+import compileall
 import inspect
 import os
 from collections.abc import Generator, Iterator
 
 import pytest
 from fakes import leaving_no_task
+from forked import popen
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +26,25 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def forking() -> Iterator[None]:
+    """Processes of the torture are forked where that makes no difference: they fail and die like others."""
+    from torture import processes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "popen", popen)
+        yield
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Every loop that pytest-asyncio makes, one for each test, is in debug mode."""
+    """
+    Every loop that pytest-asyncio makes, one for each test, is in debug mode; hundreds of processes start from
+    bytecode, also where PYTHONDONTWRITEBYTECODE has each compile all of the runner for itself.
+    """
     config.option.asyncio_debug = True
+    if not hasattr(config, "workerinput"):
+        for name in ("runner", "torture"):
+            compileall.compile_dir(config.rootpath / name, quiet=1)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

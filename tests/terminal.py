@@ -1,7 +1,6 @@
 """Run the command as a user does: a process of its own, real files, real signals."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from forked import environment as environment
+from forked import named, popen
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -31,23 +33,17 @@ class Ran:
         return json.loads(self.out)
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without anything of RunPod's, and *extra*."""
-    kept = {name: value for name, value in os.environ.items() if "RUNPOD" not in name and "RUNNER" not in name}
-    return kept | {"PYTHONWARNINGS": "error", "COLUMNS": "100"} | dict(extra or {})
-
-
-def start(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start ``runner`` with *words*, in a session of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "runner", *map(str, words)],
+def start(
+    *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, module: str = "runner"
+) -> subprocess.Popen[str]:
+    """Start ``python -m`` *module*, by default ``runner``, with *words*, in a session of its own."""
+    return popen(
+        [sys.executable, "-m", module, *map(str, words)],
         cwd=cwd,
         env=environment(env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
     )
 
 
@@ -130,13 +126,13 @@ def serving(job_file: Path, *, token: str | None = None, faults: Sequence[str] =
 
 def processes_with(mark: str) -> list[int]:
     """Processes whose command line or environment holds *mark*."""
-    found = []
+    found = [pid for pid, text in named().items() if mark.encode() in text]
     for path in Path("/proc").glob("[0-9]*"):
         try:
             text = (path / "cmdline").read_bytes() + (path / "environ").read_bytes()
         except OSError:
             continue
-        if mark.encode() in text:
+        if mark.encode() in text and int(path.name) not in found:
             found.append(int(path.name))
     return found
 

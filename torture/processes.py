@@ -1,6 +1,7 @@
 """Start the command and the endpoint as processes of their own, and see that none is left."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 PATIENCE_S = 120.0
@@ -16,6 +18,9 @@ PATIENCE_S = 120.0
 TOKEN = "torture-0123456789"
 
 RUNNER = ("-m", "runner")
+
+popen: "Callable[..., subprocess.Popen[str]]" = partial(subprocess.Popen, text=True, start_new_session=True)
+"""How a process is started."""
 
 
 class Stuck(Exception):
@@ -32,8 +37,9 @@ class Ran:
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without anything of RunPod's or ours, and *extra*."""
-    kept = {name: value for name, value in os.environ.items() if "RUNPOD" not in name and "RUNNER" not in name}
+    """This process's environment without RunPod's variables and ours, output buffered as users have it, and *extra*."""
+    unwanted = re.compile("RUNPOD|RUNNER|PYTHONUNBUFFERED")
+    kept = {name: value for name, value in os.environ.items() if not unwanted.search(name)}
     return kept | {"PYTHONWARNINGS": "error", "COLUMNS": "100", "RUNNER_LOCAL_TOKEN": TOKEN} | dict(extra)
 
 
@@ -44,15 +50,13 @@ def start(
     number = time.monotonic_ns()
     out, err = cwd / f".out-{number}", cwd / f".err-{number}"
     with out.open("w") as out_file, err.open("w") as err_file:
-        process = subprocess.Popen(
+        process = popen(
             [sys.executable, *main, *map(str, words)],
             cwd=cwd,
             env=environment(env),
             stdin=subprocess.DEVNULL,
             stdout=out_file,
             stderr=err_file,
-            text=True,
-            start_new_session=True,
         )
     _files[process.pid] = (out, err)
     return process
@@ -128,8 +132,13 @@ class Served:
 
 
 @contextmanager
-def serving(job_file: Path, *, env: Mapping[str, str], port: int = 0, log: Path | None = None) -> Iterator[Served]:
-    """Serve the local endpoints of *job_file* while the block runs; none of its processes is left afterwards."""
+def serving(
+    job_file: Path, *, env: Mapping[str, str], port: int = 0, log: Path | None = None, faults: Sequence[str] = ()
+) -> Iterator[Served]:
+    """
+    Serve the local endpoints of *job_file* while the block runs, on a day with these *faults*; none of its processes is
+    left afterwards.
+    """
     log = log or job_file.parent / "accepted.jsonl"
     words: list[str | Path] = [
         "serve",
@@ -140,6 +149,7 @@ def serving(job_file: Path, *, env: Mapping[str, str], port: int = 0, log: Path 
         "RUNNER_LOCAL_TOKEN",
         "--port",
         str(port),
+        *(word for fault in faults for word in ("--fault", fault)),
     ]
     process = start(words, cwd=job_file.parent, env=env)
 
