@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from os import environ
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -103,7 +103,7 @@ def first_follow_s(command: list[str], port: int) -> float:
     asked = threading.Event()
 
     def hear(connection: socket.socket) -> None:
-        with connection:
+        with connection, suppress(OSError):  # whoever asks is killed as soon as it was heard
             while data := connection.recv(65536):
                 if b"/status" in data:
                     asked.set()

@@ -60,6 +60,7 @@ def _node() -> str:
 
 
 SDK = "runpod-sdk@1.1.2"
+INSTALL_S = 180.0
 
 
 def javascript(folder: Path) -> Path | None:
@@ -69,6 +70,8 @@ def javascript(folder: Path) -> Path | None:
     if not (folder / "node_modules/runpod-sdk").exists():
         folder.mkdir(parents=True, exist_ok=True)
         install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), SDK]
-        if subprocess.run(install, capture_output=True).returncode:
+        try:
+            subprocess.run(install, capture_output=True, check=True, timeout=INSTALL_S)
+        except (OSError, subprocess.SubprocessError):
             return None
     return folder

@@ -1,6 +1,7 @@
 """Where clients are measured: the server on one core, one client at a time on another, rows and results in a folder."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -93,6 +94,16 @@ class Stage:
         self.sdk = sdk
         self.has_peers = has_peers
         self.server_core, self.client_core = cores()
+        if shutil.which("taskset") is None:
+            self.client_core = None
+
+    def has(self, client: str) -> bool:
+        """Whether *client*, one beside the runner, can take part here."""
+        if CLIENTS[client] == "plain_aiohttp":
+            return True
+        if CLIENTS[client] == "sdk_js":
+            return self.has_peers and self.sdk is not None
+        return self.has_peers and importlib.util.find_spec("runpod") is not None
 
     def run(self, command: Sequence[str | Path], **variables: str) -> Cost:
         """

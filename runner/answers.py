@@ -6,7 +6,6 @@ as good as absent. Where even that leaves nothing to go on, a reader raises Valu
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from runner.plain import plain
@@ -46,7 +45,7 @@ class RemoteJob:
         return is_final_status(self.status)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Chunks:
     """
     What a job yielded since the last read, in order. Reading took it away: RunPod gives a chunk out once.
@@ -63,7 +62,7 @@ class Chunks:
         return is_final_status(self.status)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EndpointHealth:
     """RunPod's counters of an endpoint. A counter that was not there is unknown, not zero."""
 
@@ -71,14 +70,14 @@ class EndpointHealth:
     workers: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Purged:
     """How many queued jobs were dropped, of every client of the endpoint; None when RunPod did not say."""
 
     removed: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class HandlerFailure:
     """A job's error as people read it. *type* is the exception's name, None when the error did not name one."""
 

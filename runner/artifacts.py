@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from runner.artifact_paths import ASIDE
@@ -23,6 +22,7 @@ from runner.fetch import Fetcher, FetchError
 from runner.ledger import folded
 from runner.originals import Original
 from runner.record import Recorder
+from runner.records import record
 from runner.scalars import found
 from runner.spec import MOST_ARTIFACT_BYTES
 from runner.units import duration, size
@@ -44,7 +44,7 @@ FOLDER = "artifacts"
 _OF_THE_PATH = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Wanted:
     """
     An artifact to make: its *path* below the folder for artifacts, its *kind* in the job file, and of what.

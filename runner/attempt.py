@@ -195,28 +195,33 @@ class Attempt:
         if isinstance(found, Vanished):
             ending = ours(found.outcome, found.message)
             return replace(ending, output=streaming.chunks) if streaming and streaming.chunks else ending
-        output, is_vouched_for = found.output, True
+        is_vouched_for = True
         if streaming is not None:
             output, is_vouched_for = stream_output(found, streaming.chunks, is_whole=streaming.is_whole)
             found = replace(found, output=output)
-        named = outcome(found, execution_timeout_s=self._terms.execution_timeout_s)
-        message = f"RunPod says {found.status} and gives no error"
-        if not is_vouched_for and named in (Outcome.COMPLETED, Outcome.COMPLETED_WITHOUT_OUTPUT):
-            named, message = Outcome.INCOMPLETE, "chunks of the stream may be missing; those that came are kept"
-        elif named is Outcome.COMPLETED_WITHOUT_OUTPUT:
-            message = "RunPod says COMPLETED and gives no output"
-        error: JsonObject | None = None
-        if found.error is not None:
-            failure = parse_error(found.error)
-            error = {"type": failure.type, "message": failure.message, "traceback": failure.traceback}
-        elif named is not Outcome.COMPLETED:
-            error = {"type": None, "message": message, "traceback": None}
-        return Ending(
-            outcome=named,
-            output=output,
-            error=error,
-            status=found.status,
-            worker_id=found.worker_id,
-            delay_time_ms=found.delay_time_ms,
-            execution_time_ms=found.execution_time_ms,
-        )
+        return named(found, execution_timeout_s=self._terms.execution_timeout_s, is_vouched_for=is_vouched_for)
+
+
+def named(found: RemoteJob, *, execution_timeout_s: float | None, is_vouched_for: bool = True) -> Ending:
+    """The ending that the final answer *found* tells of; *is_vouched_for*: its output is surely whole."""
+    called = outcome(found, execution_timeout_s=execution_timeout_s)
+    message = f"RunPod says {found.status} and gives no error"
+    if not is_vouched_for and called in (Outcome.COMPLETED, Outcome.COMPLETED_WITHOUT_OUTPUT):
+        called, message = Outcome.INCOMPLETE, "chunks of the stream may be missing; those that came are kept"
+    elif called is Outcome.COMPLETED_WITHOUT_OUTPUT:
+        message = "RunPod says COMPLETED and gives no output"
+    error: JsonObject | None = None
+    if found.error is not None:
+        failure = parse_error(found.error)
+        error = {"type": failure.type, "message": failure.message, "traceback": failure.traceback}
+    elif called is not Outcome.COMPLETED:
+        error = {"type": None, "message": message, "traceback": None}
+    return Ending(
+        outcome=called,
+        output=found.output,
+        error=error,
+        status=found.status,
+        worker_id=found.worker_id,
+        delay_time_ms=found.delay_time_ms,
+        execution_time_ms=found.execution_time_ms,
+    )

@@ -8,22 +8,25 @@ import re
 import secrets
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runner import locations
 from runner.durable import sync_folder as sync_folder
 from runner.durable import write_whole as write_whole
 from runner.errors import BatchBusy, RecordError, UsageError
+from runner.records import record
+from runner.shards import SHARDS, Shard
 from runner.values import JsonObject, parse
 
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 _NO_LOCKS = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|fuse(\..*)?|9p|afs|beegfs|ceph|glusterfs|gpfs|lustre|vboxsf")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Folder:
     """One batch's folder, and the files in it."""
 
@@ -33,6 +36,21 @@ class Folder:
     def id(self) -> str:
         """The batch's id: when it was started (UTC), and four hex digits of chance."""
         return self.path.name
+
+    @property
+    def lock(self) -> Path:
+        """Where the lock is that whoever runs it holds: beside it for all batches, but each shard has its own."""
+        return self.path.parent if Shard.of_folder(self.path.name) is None else self.path
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds all batches of its job file."""
+        return self.path.parent if Shard.of_folder(self.path.name) is None else self.path.parents[2]
+
+    @property
+    def label(self) -> str:
+        """What a person calls it: its job file's name, and its id."""
+        return " ".join(part for part in self.path.relative_to(self.root.parent).parts if part != SHARDS)
 
     @property
     def ledger(self) -> Path:
@@ -119,7 +137,11 @@ def outputs_root(job_file: Path, *, dir_in_file: str | None, output_dir: Path | 
     *output_dir* (the command line's) starts at the working directory. *dir_in_file* starts at the job file's folder;
     its default is ``batches`` beside the nearest ``.git`` or ``pyproject.toml`` above the job file, else beside the
     file, so that cron and a developer share lock, `latest` and resume.
+
+    Where either is a URL, this is the folder of this machine that stands for it.
     """
+    if (url := locations.url_in(output_dir or dir_in_file)) is not None:
+        return locations.here(url)
     if output_dir is not None:
         return output_dir.absolute()
     if dir_in_file is not None:
@@ -247,12 +269,19 @@ def holder_is_alive(root: Path) -> bool:
     """Whether the process that last took the lock of *root* lives; for a person to read, no lock is tried for it."""
     try:
         found = json.loads((root / ".lock").read_bytes())
-        return bool(found["host"] == platform.node() and _lives(found["pid"], found.get("began")))
+        if "until" in found:  # of a folder that is elsewhere, perhaps of another machine
+            return bool(found["until"] > time.time())
+        return bool(found["host"] == platform.node() and lives(found["pid"], found.get("began")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def _lives(pid: int, began: str | None) -> bool:
+def began_at(pid: int) -> str | None:
+    """When the process *pid* began, as its system counts; None where nobody says."""
+    return _stat(pid)[1]
+
+
+def lives(pid: int, began: str | None) -> bool:
     """Whether the process *pid* that *began* then lives: its number may be another's by now, as in a new container."""
     try:
         os.kill(pid, 0)
@@ -275,7 +304,7 @@ def _stat(pid: int) -> tuple[str | None, str | None]:
 
 def is_running(folder: Folder) -> bool:
     """Whether a process that lives says that it runs the batch in *folder*."""
-    root = folder.path.parent
+    root = folder.lock
     if not holder_is_alive(root):
         return False
     try:
@@ -395,6 +424,12 @@ def find(name: str, outputs: Path) -> Folder:
     found = [folder for root in roots for folder in _begun(root) if folder.id == name or not _ID.fullmatch(name)]
     if _ID.fullmatch(path.name) and Folder(path).results.exists():
         found.append(Folder(path))
+    shared = [one for one in (path / SHARDS, *outputs.glob(f"*/{path.name}/{SHARDS}")) if one.is_dir()]
+    if not found and shared:
+        raise UsageError(
+            f"{shared[0].parent} is the folder of a batch's shards, and this command takes one of them",
+            fix=f"give a folder in {shared[0]}; status, results, report, show, resume and cancel take all of them",
+        )
     if not found:
         raise UsageError(
             f"no batch {name!r}: it is no batch folder, and {outputs} holds none of that name",

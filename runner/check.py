@@ -6,12 +6,24 @@ Cross-references, templates, expressions, RunPod's bounds, files on disk, enviro
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from runner import artifact_paths, extras, limits, matrix, needs, output_schema, startup, values, variables, zones
+from runner import (
+    artifact_paths,
+    elsewhere,
+    extras,
+    limits,
+    matrix,
+    needs,
+    output_schema,
+    startup,
+    values,
+    variables,
+    zones,
+)
 from runner.compiler import ArtifactTemplate as ArtifactTemplate
 from runner.compiler import Compiler
 from runner.compiler import Templates as Templates
@@ -21,21 +33,23 @@ from runner.inputs.find import STDIN
 from runner.known import ANY, Known
 from runner.load import Document, Loaded, load
 from runner.output_schema import SchemaProblem
+from runner.records import record
 from runner.row_slice import ALL, RowSlice
+from runner.shards import WHOLE, Shard
 from runner.spec import Endpoint, Health, Job, JobFileSpec, LocalEndpoint, Outputs, RemoteEndpoint, found
 from runner.thresholds import Threshold
 from runner.values import JsonObject, JsonValue
 from runner.wording import Finding, Loc, suggest
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class JobFile:
     """
     A checked job file.
 
     *vars* are resolved, overrides applied; all is as *profile* has it, None being none. *endpoints* keep their
     references: `runner.variables.resolve` gives the values when they are sent. *sha256* is of the file's bytes.
-    *part* is the slice of each job's own rows that is meant.
+    *part* is the slice of each job's own rows that is meant, *shard* the part of all runs.
     """
 
     path: Path
@@ -56,6 +70,7 @@ class JobFile:
     templates: Mapping[str, Templates] = field(repr=False)
     document: Document = field(repr=False)
     part: RowSlice = ALL
+    shard: Shard = WHOLE
 
     def problem(self, loc: Loc, message: str, fix: str | None = None, *, warning: bool = False) -> Problem:
         """A problem at the place that *loc* names, such as ``("jobs", "photos", "rows", "file")``."""
@@ -286,12 +301,13 @@ class _Check:
         """A bound on money is worth nothing where it is not known what a second costs."""
         for name, job in parts.jobs.items():
             endpoint = parts.endpoints.get(job.endpoint)
-            if "cost" in job.thresholds and endpoint is not None and endpoint.cost_per_second is None:
+            is_known = endpoint is None or endpoint.cost_per_second is not None or job.cost is not None
+            if "cost" in job.thresholds and not is_known:
                 loc = ("jobs", name, "thresholds", "cost")
                 self._add(loc, *limits.no_rate("thresholds", job.endpoint), at_key=True)
         if "cost" not in parts.thresholds:
             return
-        for name in dict.fromkeys(job.endpoint for job in parts.jobs.values()):
+        for name in dict.fromkeys(job.endpoint for job in parts.jobs.values() if job.cost is None):
             endpoint = parts.endpoints.get(name)
             if endpoint is not None and endpoint.cost_per_second is None:
                 self._add(("thresholds", "cost"), *limits.no_rate("thresholds", name), at_key=True)
@@ -301,6 +317,8 @@ class _Check:
             if form == "parquet" and not extras.is_there("pyarrow"):
                 message = "parquet needs pyarrow, which is not installed"
                 self._add(("outputs", "results", number), message, extras.PARQUET)
+        for finding in elsewhere.problems(outputs):
+            self._add(finding.loc, finding.message, finding.fix)
 
     # Endpoints
 

@@ -3,7 +3,7 @@
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict
 
 import typer
 
@@ -12,6 +12,7 @@ from runner.errors import EXIT_BUG, EXIT_INTERRUPTED, RunnerError, UsageError
 
 if TYPE_CHECKING:
     from runner.row_slice import RowSlice
+    from runner.shards_auto import Place
 
 # Heavy imports happen inside the commands: `runner --help` answers in a quarter of a second.
 
@@ -47,9 +48,22 @@ Local = Annotated[
 
 
 TokenEnv = Annotated[str, typer.Option(metavar="NAME", help="The environment variable with the token for --local.")]
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Of a remote folder: write to it though its lease has another holder.")
+]
 Drain = Annotated[str, typer.Option(metavar="DURATION", help="After a first signal, follow what runs for so long.")]
 AcceptChanges = Annotated[
     bool, typer.Option("--accept-changes", help="Going on, take in runs that were changed or added since.")
+]
+Summary = Annotated[
+    str,
+    typer.Option("--summary", metavar="text|json", help="json: end with one line of JSON on stdout, text on stderr."),
+]
+Prometheus = Annotated[
+    Path | None,
+    typer.Option(
+        "--prometheus", metavar="PATH", help="At the end, write metrics to this .prom file for node_exporter."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when all is well.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say the log on stderr, instead of the progress.")]
@@ -71,6 +85,20 @@ def run(
         bool,
         typer.Option("--fresh", help="Start a new batch, also beside an unfinished one, in which nothing is reused."),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="K/N|auto", help="Only part K of N of the runs; auto asks Slurm, Kubernetes."),
+    ] = None,
+    batch_id: Annotated[
+        str | None, typer.Option("--batch-id", metavar="ID", help="What all shards of one batch call it: its folder.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="local|ADDRESS", help="Run all shards on this Ray cluster; see --shards."),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option("--shards", min=1, metavar="N", help="With --ray: in so many shards.")
+    ] = None,
     repeat: Annotated[
         str | None,
         typer.Option("--repeat", metavar="BATCH", help="Instead of FILE: run this batch again, as a new one."),
@@ -78,15 +106,14 @@ def run(
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="Going on or repeating, take in what was changed or added since.")
     ] = False,
+    take_over: TakeOver = False,
     local: Local = None,
     token_env: TokenEnv = "RUNNER_LOCAL_TOKEN",
     drain: Drain = "25s",
-    prometheus: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="At the end, write metrics to this .prom file for node_exporter."),
-    ] = None,
+    prometheus: Prometheus = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    summary: Summary = "text",
     format_: Format = "text",
 ) -> int:
     """Run a job file, or again what a batch ran, to its end."""
@@ -100,6 +127,11 @@ def run(
         raise UsageError("--resume and --fresh exclude each other", fix="leave one out")
     if file is None and repeat is None:
         raise UsageError("there is no job file to run", fix="write runner run FILE, or runner run --repeat BATCH")
+    if (ray is None) != (shards is None) or (ray is not None and (shard is not None or repeat is not None)):
+        raise UsageError(
+            "--ray and --shards come together, without --shard and --repeat", fix="write --ray local --shards 4"
+        )
+    place = None if ray is not None else _place(shard, batch_id)
     options = Options(
         file=file or Path(),
         only=tuple(job),
@@ -111,6 +143,9 @@ def run(
         output_dir=output_dir,
         resume=resume,
         fresh=fresh,
+        take_over=take_over,
+        shard=None if place is None else place.shard,
+        batch_id=None if place is None else place.batch_id,
         accept_changes=accept_changes,
         local_url=local,
         token_env=token_env,
@@ -118,13 +153,13 @@ def run(
         echo=sys.stderr if verbose else None,
     )
     if repeat is not None:
-        options = repeating(repeat, options)
-    if prometheus is not None and prometheus.suffix != ".prom":
-        raise UsageError(
-            f"--prometheus {prometheus}: node_exporter reads files whose names end in .prom",
-            fix=f"write --prometheus {prometheus.with_suffix('.prom')}",
-        )
-    style = Style(quiet=quiet, as_json=_is_json(format_), shows_progress=not verbose, prometheus=prometheus)
+        options = repeating(_batch(repeat, output_dir), options)
+    ends = _ends(format_, summary, prometheus)
+    style = Style(quiet=quiet, shows_progress=not verbose, **ends)
+    if ray is not None and shards is not None:
+        from runner.commands.ray import run as run_on_ray
+
+        return run_on_ray(options, style, address=ray, of=shards, batch_id=batch_id)
     return command(options, style)
 
 
@@ -135,11 +170,14 @@ def resume(
         bool, typer.Option("--retry-failed", help="Also run again what did not succeed; it may be paid for again.")
     ] = False,
     accept_changes: AcceptChanges = False,
+    take_over: TakeOver = False,
     output_dir: OutputDir = None,
     local: Local = None,
     token_env: TokenEnv = "RUNNER_LOCAL_TOKEN",
     drain: Drain = "25s",
+    prometheus: Prometheus = None,
     quiet: Quiet = False,
+    summary: Summary = "text",
     format_: Format = "text",
 ) -> int:
     """Go on with one batch; a finished one sends nothing."""
@@ -147,11 +185,12 @@ def resume(
     from runner.commands.run import Style
 
     return command(
-        batch,
-        Style(quiet=quiet, as_json=_is_json(format_)),
+        _batch(batch, output_dir),
+        Style(quiet=quiet, **_ends(format_, summary, prometheus)),
         output_dir=output_dir,
         retry_failed=retry_failed,
         accept_changes=accept_changes,
+        take_over=take_over,
         local_url=local,
         token_env=token_env,
         drain_s=_duration("--drain", drain),
@@ -160,12 +199,22 @@ def resume(
 
 @app.command()
 def cancel(
-    batch: Batch, output_dir: OutputDir = None, token_env: TokenEnv = "RUNNER_LOCAL_TOKEN", format_: Format = "text"
+    batch: Batch,
+    take_over: TakeOver = False,
+    output_dir: OutputDir = None,
+    token_env: TokenEnv = "RUNNER_LOCAL_TOKEN",
+    format_: Format = "text",
 ) -> int:
     """End a batch for good: cancel its jobs at RunPod, skip what was never sent."""
     from runner.commands.cancel import cancel as command
 
-    return command(batch, output_dir=output_dir, token_env=token_env, as_json=_is_json(format_))
+    return command(
+        _batch(batch, output_dir),
+        output_dir=output_dir,
+        take_over=take_over,
+        token_env=token_env,
+        as_json=_is_json(format_),
+    )
 
 
 @app.command()
@@ -217,7 +266,7 @@ def status(
     """Show where a batch stands, live or ended."""
     from runner.commands.status import status as command
 
-    return command(batch, output_dir=output_dir, as_json=_is_json(format_))
+    return command(_batch(batch, output_dir), output_dir=output_dir, as_json=_is_json(format_))
 
 
 FORMS = """\b
@@ -268,7 +317,7 @@ def results(
         format=format_,
         fields=None if fields is None else [field.strip() for field in fields.split(",")],
     )
-    return command(batch, wanted, output_dir=output_dir, output=output)
+    return command(_batch(batch, output_dir), wanted, output_dir=output_dir, output=output)
 
 
 @app.command()
@@ -295,7 +344,7 @@ def report(
         raise UsageError(f"--format is one of {', '.join(forms)}, found {format_!r}", fix="write --format junit")
     if open_ and format_ in ("junit", "prometheus"):
         raise UsageError(f"--open and --format {format_} exclude each other", fix="leave one out")
-    return command(batch, output_dir=output_dir, output=output, opens=open_, form=format_)
+    return command(_batch(batch, output_dir), output_dir=output_dir, output=output, opens=open_, form=format_)
 
 
 @app.command()
@@ -323,7 +372,7 @@ def show(
     """Show one run of a batch: its input, each attempt, its output or error."""
     from runner.commands.show import show as command
 
-    return command(batch, run, output_dir=output_dir, as_json=_is_json(format_))
+    return command(_batch(batch, output_dir), run, output_dir=output_dir, as_json=_is_json(format_))
 
 
 @app.command("list")
@@ -553,16 +602,60 @@ def _overrides(pairs: list[str]) -> dict[str, str]:
     return found
 
 
+def _batch(name: str, output_dir: Path | None) -> str:
+    """*name*, or where one that is elsewhere was fetched to."""
+    from runner.locations import url_in
+
+    if url_in(name) is None and url_in(output_dir) is None:
+        return name
+    from runner.remote.reading import find
+
+    return str(find(name, output_dir).path)
+
+
 def _rows(text: str | None) -> "RowSlice | None":
     from runner.row_slice import RowSlice
 
     return None if text is None else RowSlice.parse(text)
 
 
+def _place(shard: str | None, batch_id: str | None) -> "Place | None":
+    if shard is None:
+        if batch_id is not None:
+            raise UsageError("--batch-id is for the shards of a batch", fix="write --shard 3/16 too, or leave it out")
+        return None
+    import os
+
+    from runner.shards_auto import asked
+
+    return asked(shard, batch_id, os.environ)
+
+
 def _is_json(word: str) -> bool:
     if word not in ("text", "json"):
         raise UsageError(f"--format is text or json, found {word!r}", fix="write --format json")
     return word == "json"
+
+
+class _Ends(TypedDict):
+    as_json: bool
+    sums_up_as_json: bool
+    prometheus: Path | None
+
+
+def _ends(format_: str, summary: str, prometheus: Path | None) -> _Ends:
+    """What a batch leaves for programs when it ends, as the command line asks for it."""
+    if summary not in ("text", "json"):
+        raise UsageError(f"--summary is text or json, found {summary!r}", fix="write --summary json")
+    ends = _Ends(as_json=_is_json(format_), sums_up_as_json=summary == "json", prometheus=prometheus)
+    if ends["as_json"] and ends["sums_up_as_json"]:
+        raise UsageError("--summary json and --format json exclude each other", fix="leave one out")
+    if prometheus is not None and prometheus.suffix != ".prom":
+        raise UsageError(
+            f"--prometheus {prometheus}: node_exporter reads files whose names end in .prom",
+            fix=f"write --prometheus {prometheus.with_suffix('.prom')}",
+        )
+    return ends
 
 
 def _duration(option: str, text: str, *, example: str = "25s") -> float:
@@ -572,6 +665,12 @@ def _duration(option: str, text: str, *, example: str = "25s") -> float:
         return duration_s(text)
     except ValueError as error:
         raise UsageError(f"{option} {text!r}: {error}", fix=f"write {option} {example}") from None
+
+
+def commands() -> dict[str, Any]:
+    """Every command by its name, with its options, as typer has them: what the reference is made of."""
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
 
 
 def main() -> NoReturn:

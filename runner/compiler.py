@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from runner.known import Known
 from runner.load import Document
 from runner.lookups import compile_lookups
 from runner.output_schema import Fits, SchemaProblem, compile_schema
+from runner.records import record
 from runner.render import Render, RenderError, Scope
 from runner.spec import Job, found
 from runner.values import JsonObject, JsonValue
@@ -36,7 +36,7 @@ class ArtifactTemplate(NamedTuple):
     most_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Templates:
     """
     What a job's rows and outputs are put through, compiled.
@@ -45,7 +45,9 @@ class Templates:
     (only when there is one), status, row, matrix, vars, repeat, execution_time_ms and delay_time_ms, gives true or
     false, and raises RenderError for anything else. *when* does the same with jobs and vars; None where none is
     written. So does *retry_when*, which also sees outcome, error and attempts; None where the outcome alone decides.
-    *fits* says what is wrong with an output by the job's schema; None where it has none.
+    *fits* says what is wrong with an output by the job's schema; None where it has none. *cost* gives an amount in USD,
+    a number of at least 0, and raises RenderError for anything else; it sees what *success_when* does. None where no
+    output tells it.
     """
 
     input: Render
@@ -55,6 +57,7 @@ class Templates:
     when: Render | None = None
     retry_when: Render | None = None
     fits: Fits | None = None
+    cost: Callable[[Scope], float] | None = None
 
 
 class Compiler:
@@ -75,6 +78,7 @@ class Compiler:
             when=self._when((*loc, "when"), job, known),
             retry_when=self._success_when((*loc, "retry_when"), job.retry_when, known.for_retry()),
             fits=self._fits((*loc, "output_schema"), job.output_schema),
+            cost=self._cost((*loc, "cost"), job.cost, known.for_success()),
         )
 
     def _templates(self, loc: Loc, value: JsonValue, known: Known, *, of_output: bool = False) -> Render:
@@ -158,6 +162,19 @@ class Compiler:
 
         return render_truth
 
+    def _cost(self, loc: Loc, text: str | None, known: Known) -> Callable[[Scope], float] | None:
+        compiled = self._expression(loc, text, known, of_output=True)
+        if compiled is None:
+            return None
+
+        def render_amount(scope: Scope) -> float:
+            value = compiled(scope)
+            if type(value) not in (int, float) or not 0 <= value <= MOST_USD:
+                raise RenderError(loc, f"expected an amount of USD, at least 0, found {found(value)}")
+            return float(value)
+
+        return render_amount
+
     def _when(self, loc: Loc, job: Job, known: Known) -> Render | None:
         before = len(self._problems)
         when = self._success_when(loc, job.when, known.for_when(needs.needed(job)))
@@ -226,11 +243,15 @@ class Compiler:
         return self._compile(loc, text, known, expression=True, of_output=of_output)
 
 
+MOST_USD = 1e9
+"""What an attempt costs at most: a number above is no amount of money."""
+
 _NO_KEY = re.compile(r"there is no '([^']+)' here")
 _EXAMPLES = {
     "where": "row.lang == 'en'",
     "success_when": "output.image is defined",
     "retry_when": "outcome == 'crashed'",
     "for": "output.images",
+    "cost": "output.usage.cost_usd",
     "when": "jobs.captions.failed == 0",
 }

@@ -8,10 +8,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from runner import batch, forms, recorded, repeat, report, reports, reuse
+from runner import batch, recorded, reuse, shards_folder
 from runner.artifacts import Artifacts
 from runner.assemble import Assembly, terms
 from runner.batch import Folder, Lock
@@ -20,9 +21,9 @@ from runner.clock import Clock
 from runner.drift import is_same
 from runner.earlier import Earlier
 from runner.endpoint import LiveEndpoint
-from runner.errors import EndpointRefused, RecordError
+from runner.errors import BatchBusy, EndpointRefused, RecordError, UsageError
+from runner.events import Destination
 from runner.fetch import open_fetcher
-from runner.gates import WHEN_FALSE
 from runner.ledger import Ledger
 from runner.live import Live
 from runner.log import log_to
@@ -32,7 +33,8 @@ from runner.options import Options
 from runner.plan import Plan, no_plan
 from runner.reconcile import Reconciled
 from runner.record import Recorder
-from runner.resume import check_options, most_urgent_first, past_submits, reopen, unsuccessful
+from runner.records import record
+from runner.resume import check_options, left_drafts, most_urgent_first, past_submits, reopen, unsuccessful
 from runner.sample import gate, sampling
 from runner.shapes import SHAPES
 from runner.states import State, Verdict
@@ -41,13 +43,17 @@ from runner.tally import Tally, verdict
 from runner.values import JsonObject, dump
 from runner.work import Work
 
+if TYPE_CHECKING:
+    from runner.remote.hold import Hold
+    from runner.remote.upload import Upload
+
 WISH_S = 0.5
 """How often a running batch looks whether somebody wishes to cancel it."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Ended:
     """How a batch came to its end, for now. *health* is the object of health.json."""
 
@@ -61,14 +67,24 @@ class Conduct:
     """The parts of one batch, opened in order on *stack*, which its owner closes."""
 
     def __init__(
-        self, options: Options, job_file: JobFile, plan: Plan, clock: Clock, lock: Lock, stack: AsyncExitStack
+        self,
+        options: Options,
+        job_file: JobFile,
+        plan: Plan,
+        clock: Clock,
+        lock: Lock,
+        stack: AsyncExitStack,
+        hold: "Hold | None" = None,
     ) -> None:
+        """*hold* is the remote folder that what is written here goes to; None where there is none."""
         self._options = options
         self._job_file = job_file
         self._plan = plan
         self._clock = clock
         self._lock = lock
         self._stack = stack
+        self._hold = hold
+        self._upload: Upload | None = None
         self._reconciled: Reconciled | None = None  # none where the plan is surely the batch's own
         self._earlier = Earlier((), ())  # none until there is a batch
         self._whole: JsonObject | None = None  # the runs by job that a resumed batch has, where that is so
@@ -98,9 +114,13 @@ class Conduct:
         self._lock.runs(folder)
         self._stack.enter_context(log_to(folder.log, network.masker, echo=self._options.echo))
         ledger = self._stack.enter_context(Ledger.open(folder.ledger))
+        if self._hold is not None:
+            self._upload = await self._hold.upload(folder)
+            self._upload.begin(ledger)
         store = Store(ledger, folder.results)
         self._stack.callback(store.close)
         works = self._reopen(store)
+        self._sent_to = self._followed(ledger)
         if self._reconciled is not None:
             works = self._reconciled.compare(store, folder, works, network.masker, now=self._clock.now())
         elif self._whole not in (None, ledger.noted("plan")):
@@ -109,8 +129,14 @@ class Conduct:
         recent = ledger.recent_submits(now - network.longest_window_s)
         endpoints = network.endpoints(past_submits(recent, now=now, monotonic=monotonic))
         tally = Tally(ledger.noted("plan"))
-        tally.restore(ledger.counts(), ledger.spent(), ledger.reused())
+        counts = ledger.counts()
+        tally.restore(counts, ledger.spent(), ledger.reused(), ledger.costs())
+        for name, planned in self._plan.jobs.items():
+            if name in tally.jobs:
+                tally.jobs[name].elsewhere = planned.whole - planned.runs
         live = Live(folder, tally, endpoints, resumed=resumed is not None)
+        rates = {name: one.cost_per_second for name, one in self._job_file.endpoints.items()}
+        live.usd_per_s = {name: rates[planned.job.endpoint] for name, planned in self._plan.jobs.items()}
         live.notes = self._reconciled.notes if self._reconciled else []
         told = folder.read_manifest()
         self._earlier, shapes = reuse.begin(
@@ -118,7 +144,8 @@ class Conduct:
             ledger,
             self._job_file,
             {name: endpoints[planned.job.endpoint].destination for name, planned in self._plan.jobs.items()},
-            is_resumed=live.resumed,
+            # Who was killed before anything was begun left no result of a shape that nobody knows.
+            is_resumed=any(counts.values()),
             # A batch that was begun with nothing reused stays so.
             is_fresh=self._options.fresh or self._options.cancel or told.get("fresh", False),
         )
@@ -126,9 +153,11 @@ class Conduct:
         ledger.note(verdict=None, ended_at=None, **{SHAPES: shapes})
         live.hints = [*self._earlier.notes]
         if self._options.repeat is not None:
+            from runner import repeat
+
             live.notes, live.hints = repeat.told(self._options.repeat.read_manifest(), told)
         log.info("batch %s", "goes on" if resumed else "starts", extra={"batch": folder.id, "runs": tally.planned})
-        async with Recorder(store) as recorder:
+        async with Recorder(store, self._upload) as recorder, self._sending(live, recorder):
             if watch is not None:
                 watch(live)
             if self._options.cancel:
@@ -136,7 +165,11 @@ class Conduct:
             async with self._wishes(live):
                 elsewhere = await self._carry(live, recorder, network, works)
         store.drop_superseded()
-        return await self._end(live, ledger, [*live.endpoints.values(), *elsewhere])
+        try:
+            return await self._end(live, ledger, [*live.endpoints.values(), *elsewhere])
+        finally:
+            if self._upload is not None:
+                await asyncio.to_thread(self._upload.finish, ledger)
 
     def _begin(self, root: Path, network: Network, made: Folder | None) -> Folder:
         """A new batch's folder with its manifest and an empty ledger; `latest` points to it once they are there."""
@@ -150,7 +183,9 @@ class Conduct:
             started_at=started_at,
             destinations=network.destinations,
         )
-        batch.write_whole(folder.manifest, dump(network.masker.within(told)) + b"\n")
+        told = network.masker.within(told)
+        shards_folder.check_agrees(folder, told)
+        batch.write_whole(folder.manifest, dump(told) + b"\n")
         # A ledger that has its name is a whole one: a kill before that leaves a folder that nothing was sent from.
         aside = folder.path / ".ledger.sqlite.tmp"
         with Ledger.create(aside) as ledger:
@@ -166,7 +201,8 @@ class Conduct:
                 f"{folder.ledger} can't be written: {error.strerror}",
                 fix="see that the disk has room and the folder can be written",
             ) from None
-        batch.point_latest(folder)
+        if self._options.shard is None:
+            batch.point_latest(folder)
         return folder
 
     def _go_on(self, folder: Folder) -> Folder:
@@ -194,10 +230,45 @@ class Conduct:
             store.reopen(again)
             store.ledger.note(stopped={})
         resubmit = {name: job.on_answer_lost == "resubmit" for name, job in self._job_file.jobs.items()}
+        store.write(left_drafts(store.ledger.open_drafts(), store.ledger.sent, now=self._clock.now()))
         events, works = reopen(store.ledger.open_runs(), resubmit=resubmit, now=self._clock.now())
         if events:
             store.write(events)
         return works
+
+    @asynccontextmanager
+    async def _sending(self, live: Live, recorder: Recorder) -> AsyncIterator[None]:
+        """Send what is recorded to the remote folder, if there is one; where it takes nothing more, the batch ends."""
+        upload = self._upload
+        if upload is None:
+            yield
+            return
+
+        async def heed() -> None:
+            error = await upload.failed()
+            live.drain(0.0 if isinstance(error, BatchBusy) else self._options.drain_s)
+
+        upload.tells(recorder.tell)
+        live.afar = upload.said
+        async with upload:
+            task = asyncio.create_task(heed(), name="remote-folder")
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+
+    def _followed(self, ledger: Ledger) -> set[Destination]:
+        """Where the RunPod batches are that an earlier process left."""
+        drafts = ledger.open_drafts()
+        lost = {one.job for one in drafts} - self._plan.jobs.keys()
+        if lost:
+            raise UsageError(
+                f"job {min(lost)!r} is not among the jobs of {self._job_file.document.file}, and a RunPod batch of it"
+                " is not over",
+                fix="put it back, then go on",
+            )
+        return {one.destination for one in drafts}
 
     @asynccontextmanager
     async def _wishes(self, live: Live) -> AsyncIterator[None]:
@@ -256,7 +327,7 @@ class Conduct:
         self, live: Live, recorder: Recorder, network: Network, works: Sequence[Work]
     ) -> Sequence[LiveEndpoint]:
         """Run the lanes; the endpoints that only an earlier process sent to."""
-        sent_to = {work.destination for work in works if work.destination}
+        sent_to = {work.destination for work in works if work.destination} | self._sent_to
         before = recorded.endpoints(live.folder.read_manifest()) if sent_to else []
         elsewhere = network.elsewhere(sent_to, live.endpoints, before)
         health = self._job_file.health
@@ -294,6 +365,9 @@ class Conduct:
         return tuple(elsewhere.values())
 
     async def _end(self, live: Live, ledger: Ledger, endpoints: Sequence[LiveEndpoint]) -> Ended:
+        from runner import forms, report, reports  # here, for no batch is to wait for them when it starts
+        from runner.gates import WHEN_FALSE
+
         refusals = tuple(one.refusal for one in endpoints if one.refusal is not None)
         stopped = any(switch.reason is not None and switch.reason.is_for_good for switch in live.switches.values())
         why = (ledger.noted("stopped") or {}) | live.stopped
@@ -304,7 +378,7 @@ class Conduct:
         came_to = verdict(
             tally,
             interrupted=live.interrupted or bool(live.troubles),
-            refused=bool(refusals),
+            refused=bool(refusals) or any(isinstance(one, EndpointRefused) for one in live.troubles),
             stopped=stopped or bool(why),
             thresholds_hold=report.thresholds_hold(ledger, facts),
             unwanted=ledger.skipped_because(WHEN_FALSE) if tally.total(State.SKIPPED) else 0,

@@ -129,6 +129,11 @@ class Course:
         spell = self._blind or self._spell
         return diagnosis(None) if spell is None else spell.newest
 
+    @property
+    def sample(self) -> Sampled | None:
+        """The newest look itself; None while there was none."""
+        return self._newest
+
     def now(self) -> str:
         """How it is, in a sentence."""
         spell = self._blind or self._spell

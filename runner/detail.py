@@ -79,7 +79,9 @@ def _standing(attempt: JsonObject) -> str:
 
 def _times(attempt: JsonObject) -> str:
     words = {"delay": attempt["delay_time_ms"], "execution": attempt["execution_time_ms"]}
-    return ", ".join(f"{word} {elapsed(ms / 1000)}" for word, ms in words.items() if ms is not None)
+    told = [f"{word} {elapsed(ms / 1000)}" for word, ms in words.items() if ms is not None]
+    told += [] if attempt.get("cost_usd") is None else [f"cost {attempt['cost_usd']:.6g} USD"]
+    return ", ".join(told)
 
 
 def _after(begin: str | None, end: str, what: str) -> str:

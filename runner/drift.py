@@ -4,7 +4,6 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from runner.check import JobFile
 from runner.inputs.source import InputFile
 from runner.ledger import Ledger
 from runner.plan import JobPlan, Occurrences, Plan, recalled, row_digest
+from runner.records import record
 from runner.spec import Rows
 from runner.values import JsonObject
 
@@ -22,7 +22,7 @@ Counting = Callable[[], AbstractContextManager[Occurrences]]
 """Opens something that counts equal runs, or rows, from nought."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Drift:
     """
     One job of a batch beside the plan of now, in runs.

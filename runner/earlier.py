@@ -4,13 +4,13 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import BinaryIO, Self
 
 from runner.batch import Folder, newest_first
 from runner.errors import RunnerError
 from runner.events import FileClaim, Settled
 from runner.ledger import Ledger
+from runner.records import record
 from runner.results import is_same, settled
 from runner.runs import Run
 from runner.shapes import SHAPES
@@ -25,7 +25,7 @@ CACHE_KIB = 512
 """What the pages of one earlier ledger may take in memory: keys come in no order, so more would help little."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Found:
     """A result of an earlier batch: the end of the run there, and the files that it made."""
 
@@ -111,7 +111,7 @@ class Earlier:
         """
         found: list[Before] = []
         notes: list[str] = []
-        others = [one for one in newest_first(folder.path.parent) if one.path != folder.path]
+        others = [one for one in newest_first(folder.root) if one.path != folder.path]
         for one in others[:DEPTH] if wanted else ():
             try:
                 before = Before.open(one, wanted)

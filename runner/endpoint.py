@@ -28,6 +28,7 @@ from runner.looks import Known, Price
 from runner.oldest import Oldest
 from runner.pace import BUCKETS, IN_A_ROW, Pace, Turn
 from runner.runpod import RunPod
+from runner.shards import WHOLE, Shard
 from runner.slots import Slots
 from runner.width import Width
 
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-CAPS = {"run": 190, "runsync": 380, "status": 380, "cancel": 19, "purge": 1, "health": 10}
+CAPS = {"run": 190, "runsync": 380, "status": 380, "cancel": 19, "purge": 1, "health": 10, "batch": 19}
 """Calls under way at once, by bucket: 95 % of RunPod's table. Source: RunPod docs, "Rate limits" (read August 2026)."""
 
 HELD = 300
@@ -67,17 +68,27 @@ class LiveEndpoint:
     """
 
     def __init__(
-        self, destination: Destination, client: RunPod, pace: Pace, clock: Clock, *, concurrency: int | None
+        self,
+        destination: Destination,
+        client: RunPod,
+        pace: Pace,
+        clock: Clock,
+        *,
+        concurrency: int | None,
+        shard: Shard = WHOLE,
     ) -> None:
-        """*concurrency* is the most runs in flight, None for as many as keep the workers busy."""
+        """
+        *concurrency* is the most runs in flight, None for as many as keep the workers busy: of all shards, of which
+        this one is *shard*.
+        """
         self.destination = destination
         self.client = client
         looks = pace.rates["status"]
-        self.width = Width(concurrency, looks_per_s=looks.count / looks.period_s)
+        self.width = Width(concurrency, looks_per_s=looks.count / looks.period_s, shard=shard)
         self.slots = Slots(self.width.most)
         self.oldest = Oldest()
         self.price = Price()
-        self.held = asyncio.Semaphore(HELD)
+        self.held = asyncio.Semaphore(max(1, shard.count(HELD)))
         self.can_hold = True
         self.has_held = False
         self.opened = asyncio.Event()
@@ -89,7 +100,7 @@ class LiveEndpoint:
         self.course = Course()
         self._pace = pace
         self._clock = clock
-        self._caps = {bucket: Slots(count) for bucket, count in CAPS.items()}
+        self._caps = {bucket: Slots(max(1, shard.count(count))) for bucket, count in CAPS.items()}
         self._turns = {bucket: asyncio.Lock() for bucket in CAPS}
         self._reached = False
         self._first_tried_at: float | None = None
@@ -137,7 +148,8 @@ class LiveEndpoint:
             RunPodError: as `RunPod`'s method raises it. After a RateLimited the caller waits (`again_s`); what all
                 calls have to wait for is waited for here, by the next one.
         """
-        self._check(operation)
+        if self.refusal is not None:
+            self._check(operation)
         bucket = BUCKETS[operation]
         self._looks_wanted += bucket == "status"
         cap = self._caps[bucket]
@@ -150,7 +162,8 @@ class LiveEndpoint:
             else:
                 turn = await self._turn(operation, bucket)
             try:
-                self._check(operation)
+                if self.refusal is not None:
+                    self._check(operation)
                 answer = await send()
             except RunPodError as error:
                 turn.answered(self._clock.monotonic())

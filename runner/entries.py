@@ -5,24 +5,32 @@ lock at each, and a batch in full flight wants it back every time.
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from runner import files
 from runner.database import Database
 from runner.events import (
     Accepted,
+    Appended,
+    BatchCancelDecided,
     CancelDecided,
     Claimed,
+    DraftDropped,
+    Drafted,
+    DraftMade,
+    DraftOver,
     Ended,
     Ending,
     Event,
+    Finalized,
+    Finalizing,
     Forgotten,
     Intended,
     Planned,
     Reopened,
     Sampled,
     Settled,
+    Uploaded,
     Withdrawn,
 )
 from runner.records import record
@@ -32,6 +40,9 @@ from runner.values import JsonObject, dump, parse
 
 MESSAGE_LENGTH = 1000
 """Characters of an error message by which the report tells errors apart; attempts keep the whole of it."""
+
+UNSENT = "unsent"
+"""The table of the changes that the remote folder has not, in a ledger that has one (`remote/`)."""
 
 ROWS_AT_ONCE = (1, 8, 32)
 """
@@ -49,7 +60,7 @@ class Place:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Taken:
     """A file name that another run has: its *path*, and which run; None while that one is just being reused."""
 
@@ -157,21 +168,20 @@ class Entries:
         rows = [
             (event.run.key, event.attempts, *_ended(event.ending, event.at))
             for event, _ in settled_only
-            if event.ending is not None
+            if event.ending is not None and event.attempts
         ]
         self._do(_END, rows)
         settled = [*settled_only, *((event, place) for event, place, _ in accepted_too)]
         # From any state that is not final: a line that is adopted may be several moves ahead of the ledger.
-        changed = self._do(_SETTLE, [(event.run.key, *_settled(event, place)) for event, place in settled])
+        sent = [(event, place) for event, place in settled if event.attempts]
+        changed = self._do(_SETTLE, [(event.run.key, *_settled(event, place)) for event, place in sent])
+        unsent = [(event, place) for event, place in settled if not event.attempts]  # as a rule they have no row
+        changed += self._do(_SETTLE_ROWLESS, [_row(event, place) for event, place in unsent])
         if changed < len(settled):
-            keys = {event.run.key for event, _ in settled}
+            keys = {event.run.key for event, _ in sent}
             known = self._db.rows(f"SELECT key FROM runs WHERE key IN ({', '.join('?' * len(keys))})", tuple(keys))
             rowless = keys - {row[0] for row in known}
-            missing = [
-                (event.run.key, *_settled(event, place), event.run.job, event.run.index, given(event.run))
-                for event, place in settled
-                if event.run.key in rowless
-            ]
+            missing = [_row(event, place) for event, place in sent if event.run.key in rowless]
             changed += self._do(_SETTLE_ROWLESS, missing)
         assert changed == len(settled), f"one of {len(settled)} runs is settled already"
         # The line knows better: a kill between the two may have kept the last withdrawal from the ledger. After one no
@@ -201,8 +211,16 @@ class Entries:
                 self._forget(event.key)
             case Planned():
                 self._plan(event)
+            case Appended():
+                self._append(event)
+            case DraftDropped():
+                self._drop(event)
+            case Drafted() | DraftMade() | Finalizing() | Finalized() | BatchCancelDecided() | DraftOver():
+                self._draft(event)
             case Withdrawn():
                 self._withdraw(event)
+            case Uploaded():
+                self._db.do(f"DELETE FROM {UNSENT} WHERE number <= ?", (event.upto,))
             case CancelDecided():
                 self._attempt(event.key, event.attempt, cancel_at=event.at)
             case Ended():
@@ -252,6 +270,45 @@ class Entries:
         counted = parse(planned.encode()) | {event.job: event.runs}
         self._db.do("INSERT OR REPLACE INTO meta VALUES ('plan', ?)", (dump(counted).decode(),))
 
+    def _draft(self, event: Drafted | DraftMade | Finalizing | Finalized | BatchCancelDecided | DraftOver) -> None:
+        if isinstance(event, Drafted):
+            to = event.destination
+            row = (event.number, event.job, to.name, to.base_url, to.endpoint_id, event.at, event.key)
+            self._db.do(
+                "INSERT INTO drafts (number, job, endpoint, base_url, endpoint_id, intended_at, key)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            return
+        column, value = ("batch_id", event.batch_id) if isinstance(event, DraftMade) else (_AT[type(event)], event.at)
+        known = self._update("drafts", {column: value}, "number = ?", (event.number,))
+        assert known, f"draft {event.number} has no row"
+
+    def _append(self, event: Appended) -> None:
+        """Runs become part of a draft: intended, accepted where their ids are known, and in it, all at once."""
+        mine = ((one.run.key, one.attempt, event.number) for one in event.requests)
+        self._db.do_each("INSERT INTO drafted VALUES (?, ?, ?)", mine)
+        for one in event.requests:
+            self._intended.append(Intended(one.run, one.attempt, event.destination, event.at))
+            if one.request_id is not None:
+                self._accepted[one.run.key] = Accepted(one.run.key, one.attempt, one.request_id, event.at)
+        self.flush()
+
+    def _drop(self, event: DraftDropped) -> None:
+        """Take back what `_append` entered. No run of it is settled: it was never run."""
+        mine = "SELECT key FROM drafted WHERE draft = ?"
+        self._db.do(
+            "DELETE FROM attempts WHERE (key, attempt) IN (SELECT key, attempt FROM drafted WHERE draft = ?)",
+            (event.number,),
+        )
+        self._db.do(
+            f"UPDATE runs SET state = ?, attempts = attempts - 1 WHERE key IN ({mine})", (State.PENDING, event.number)
+        )
+        self._db.do(f"DELETE FROM runs WHERE key IN ({mine}) AND attempts = 0", (event.number,))
+        self._db.do("DELETE FROM drafted WHERE draft = ?", (event.number,))
+        known = self._update("drafts", {"dropped_at": event.at}, "number = ? AND finalized_at IS NULL", (event.number,))
+        assert known, f"draft {event.number} has no row, or was finalized"
+
     def _withdraw(self, event: Withdrawn) -> None:
         self._move(event.key, State.PENDING, attempts=event.attempt - 1)
         intent = "DELETE FROM attempts WHERE key = ? AND attempt = ? AND job_id IS NULL"
@@ -273,6 +330,15 @@ class Entries:
         return self._db.do(f"UPDATE {table} SET {setting} WHERE {where}", (*columns.values(), *which)) == 1
 
 
+_AT = {
+    Finalizing: "finalizing_at",
+    Finalized: "finalized_at",
+    BatchCancelDecided: "cancel_at",
+    DraftOver: "over_at",
+}
+"""The columns of a draft that say when."""
+
+
 def folded(path: str) -> str:
     """*path* as a file system may see it that ignores case and the form of accents."""
     return unicodedata.normalize("NFC", path).casefold()
@@ -291,13 +357,13 @@ def given(run: Run) -> str:
     return dump(shown).decode()
 
 
-_ENDED = ("ended_at", "outcome", "status", "worker_id", "delay_time_ms", "execution_time_ms", "error")
+_ENDED = ("ended_at", "outcome", "status", "worker_id", "delay_time_ms", "execution_time_ms", "error", "cost_usd")
 
 
 def _ended(ending: Ending | None, at: float) -> Columns:
     """The columns `_ENDED` of an attempt that ended."""
     if ending is None:
-        return (at, None, None, None, None, None, None)
+        return (at, None, None, None, None, None, None, None)
     return (
         at,
         ending.outcome.value,
@@ -306,6 +372,7 @@ def _ended(ending: Ending | None, at: float) -> Columns:
         ending.delay_time_ms,
         ending.execution_time_ms,
         None if ending.error is None else dump(ending.error).decode(),
+        ending.cost_usd,
     )
 
 
@@ -330,6 +397,11 @@ def _settled(event: Settled, place: Place) -> Columns:
         place.digest,
         event.at,
     )
+
+
+def _row(event: Settled, place: Place) -> Columns:
+    """All columns of a run that is settled without having had a row."""
+    return (event.run.key, *_settled(event, place), event.run.job, event.run.index, given(event.run))
 
 
 def _message(event: Settled) -> str | None:
@@ -405,7 +477,8 @@ _SETTLE_ROWLESS = _Statement(
     14,
     lambda rows: (
         f"INSERT INTO runs (key, {', '.join(_SETTLED)}, job, position, given)"
-        f" SELECT * FROM ({rows}) WHERE column1 NOT NULL"
+        f" SELECT * FROM ({rows}) WHERE column1 NOT NULL ON CONFLICT (key) DO UPDATE"
+        f" SET {', '.join(f'{name} = excluded.{name}' for name in _SETTLED)} WHERE settled_at IS NULL"
     ),
 )
 _DROP_LATER = _Statement(

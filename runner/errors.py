@@ -27,7 +27,9 @@ Anything that is none of these is our bug: exit code 3, with its traceback.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+
+from runner.records import record
 
 EXIT_PASS = 0
 EXIT_FAIL = 1
@@ -39,7 +41,7 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Via:
     """
     How a part of a job file takes effect elsewhere than where it is written.
@@ -53,7 +55,7 @@ class Via:
     profile: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Problem:
     """
     One thing that is wrong in a file, and how to mend it.

@@ -1,7 +1,5 @@
 """What can happen to a run, as records: the dispatcher says them, the recorder makes them durable."""
 
-from dataclasses import dataclass
-
 from runner.records import record
 from runner.runs import Run
 from runner.states import Outcome, State
@@ -11,7 +9,7 @@ EMBEDDED = "embedded"
 """Stands for the base URL of an embedded endpoint: it ends with its process, so no URL of it means anything later."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Destination:
     """Where an attempt goes: the endpoint's *name* in the job file, its base URL and RunPod's id. Holds no secret."""
 
@@ -27,7 +25,8 @@ class Ending:
 
     *output* is ``MISSING`` when there was none; null is an output. *error* is ``{"type", "message", "traceback"}``.
     *status* is RunPod's last word, None when it never said one. Times are RunPod's, None when it did not say.
-    *artifacts* are the files made of the output, as paths in the batch folder.
+    *artifacts* are the files made of the output, as paths in the batch folder. *cost_usd* is what the attempt cost as
+    the job's ``cost`` reads it, None where there is none, or nothing was told that can be meant.
     """
 
     outcome: Outcome
@@ -38,6 +37,7 @@ class Ending:
     delay_time_ms: int | None = None
     execution_time_ms: int | None = None
     artifacts: tuple[str, ...] = ()
+    cost_usd: float | None = None
 
 
 @record(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Intended:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Withdrawn:
     """An intended submit was surely not accepted, and is given up: it never counts as an attempt."""
 
@@ -68,7 +68,7 @@ class Accepted:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FileClaim:
     """A file that a run is about to put into the batch folder: its *path* there, and what is in it."""
 
@@ -77,7 +77,7 @@ class FileClaim:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Claimed:
     """
     A run is about to give *files* their names: no other run of the batch may have one of them.
@@ -90,7 +90,7 @@ class Claimed:
     files: tuple[FileClaim, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CancelDecided:
     """We are about to ask RunPod to cancel the attempt's job."""
 
@@ -99,7 +99,7 @@ class CancelDecided:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Ended:
     """
     An attempt ended and its run is pending again.
@@ -132,7 +132,7 @@ class Settled:
     reused_from: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Reopened:
     """A settled run that did not succeed is to be run again; its attempts stay on record."""
 
@@ -140,7 +140,7 @@ class Reopened:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Forgotten:
     """
     A run that is not under way is no longer in the plan, because the row that it was made of has become another: its
@@ -150,7 +150,7 @@ class Forgotten:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Planned:
     """How many runs a job has was counted: until then only a bound was known."""
 
@@ -158,7 +158,95 @@ class Planned:
     runs: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
+class Drafted:
+    """
+    A draft of RunPod's Batch API is about to be made: the *number* it has in this batch, and whose runs it takes. *key*
+    is the name under which they carry a key that the handler echoes, None for none.
+    """
+
+    number: int
+    job: str
+    destination: Destination
+    at: float
+    key: str | None = None
+
+
+@record(frozen=True, slots=True)
+class DraftMade:
+    """RunPod answered with the id of a draft."""
+
+    number: int
+    batch_id: str
+
+
+@record(frozen=True, slots=True)
+class Enrolled:
+    """A run that was appended to a draft. *request_id* is None where RunPod gave none."""
+
+    run: Run
+    attempt: int
+    request_id: str | None
+
+
+@record(frozen=True, slots=True)
+class Appended:
+    """These runs are in a draft. While it is not finalized they cost nothing; durable before it can be."""
+
+    number: int
+    destination: Destination
+    requests: tuple[Enrolled, ...]
+    at: float
+
+
+@record(frozen=True, slots=True)
+class DraftDropped:
+    """A draft is given up that surely was not finalized: its runs are pending, as if they had never been in it."""
+
+    number: int
+    at: float
+
+
+@record(frozen=True, slots=True)
+class Finalizing:
+    """A draft is about to be finalized. Durable before the request leaves."""
+
+    number: int
+    at: float
+
+
+@record(frozen=True, slots=True)
+class Finalized:
+    """A draft was finalized: it runs, and is paid for."""
+
+    number: int
+    at: float
+
+
+@record(frozen=True, slots=True)
+class BatchCancelDecided:
+    """We are about to ask RunPod to cancel a RunPod batch."""
+
+    number: int
+    at: float
+
+
+@record(frozen=True, slots=True)
+class DraftOver:
+    """Nobody need ask about a draft, or the RunPod batch it became, any more."""
+
+    number: int
+    at: float
+
+
+@record(frozen=True, slots=True)
+class Uploaded:
+    """The remote folder has all changes of the ledger *upto* that number: of a batch that has such a folder."""
+
+    upto: int
+
+
+@record(frozen=True, slots=True)
 class Sampled:
     """One look at an endpoint's ``/health``: the counters it gave, or the *problem* with asking."""
 
@@ -180,5 +268,14 @@ Event = (
     | Reopened
     | Forgotten
     | Planned
+    | Drafted
+    | DraftMade
+    | Appended
+    | DraftDropped
+    | Finalizing
+    | Finalized
+    | BatchCancelDecided
+    | DraftOver
     | Sampled
+    | Uploaded
 )

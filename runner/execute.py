@@ -1,17 +1,18 @@
 """
 Run one job file, from its text to its health report: what the command and notebooks call.
 
-Installs no signal handlers and prints nothing.
+Installs no signal handlers, and prints nothing unless it is asked to.
 """
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import batch, results
+from runner import batch, locations, results
 from runner.batch import Folder
 from runner.clock import Clock, SystemClock
 from runner.errors import (
@@ -24,6 +25,7 @@ from runner.errors import (
     UsageError,
 )
 from runner.options import Options
+from runner.records import record
 from runner.row_slice import RowSlice
 from runner.states import Verdict
 from runner.values import JsonObject
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from runner.conduct import Ended
     from runner.live import Live
     from runner.plan import Plan
+    from runner.remote.hold import Hold
 
 # Whoever asks only how a batch ended does not wait for the imports of what would run it: they are in the functions.
 
@@ -45,7 +48,7 @@ EXIT_CODES = {
 }
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Batch:
     """
     A batch that has come to its end, for now. *health* is the object of health.json.
@@ -81,9 +84,11 @@ async def run(
     resume: bool = False,
     fresh: bool = False,
     local_url: str | None = None,
+    progress: bool = False,
 ) -> Batch:
     """
-    Run the job file *file* to its end: what notebooks and tests call. Installs no signal handlers and prints nothing.
+    Run the job file *file* to its end: what notebooks and tests call. Installs no signal handlers, and prints nothing
+    unless it is asked to.
 
     Args:
         file: The job file.
@@ -97,6 +102,7 @@ async def run(
         resume: Go on with the newest unfinished batch, if there is one.
         fresh: Start a new batch beside an unfinished one, and take no result from an earlier one (``reuse``).
         local_url: The base URL of ``runner serve``; its token is read from RUNNER_LOCAL_TOKEN.
+        progress: Say on stderr how far it is: a line now and then, as a notebook shows it; on a terminal a table.
 
     Raises:
         RunnerError: what `execute` raises. That runs failed is no error: it is the batch's verdict.
@@ -114,7 +120,12 @@ async def run(
         fresh=fresh,
         local_url=local_url,
     )
-    return await execute(options)
+    if not progress:
+        return await execute(options)
+    from runner.progress import Display, showing
+
+    async with showing(Display(sys.stderr)) as show:
+        return await execute(options, watch=show)
 
 
 async def execute(options: Options, *, watch: Watch | None = None, clock: Clock | None = None) -> Batch:
@@ -132,39 +143,79 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
         BatchBusy: another process is running a batch of this job file.
         RecordError: the batch folder can't be written any more.
     """
-    from runner import repeat
+    from runner import shards_folder
     from runner.conduct import Conduct
     from runner.narrow import narrowed
+    from runner.shards_share import divided
     from runner.stdin import keep_stdin
 
     clock = clock or SystemClock()
     job_file = narrowed(_job_file(options), rows=options.rows, where=options.where)
+    if options.shard is not None:
+        job_file = divided(job_file, options.shard, options.only)
     root = _root(options, job_file)
+    if options.shard is not None and (url := locations.url_of(root)) is not None:
+        raise UsageError(
+            f"shards can't be kept at {url}: nothing reads them there together",
+            fix="name a folder that all of them share with --output-dir",
+        )
+    if options.batch is not None:  # where it is elsewhere, what was looked at is not what is written to
+        options = replace(options, batch=Folder(locations.written(options.batch.path)))
     batch.prepare(root)
     async with AsyncExitStack() as stack:
         lock = stack.enter_context(batch.lock(root, now=clock.now()))
-        resumed = _resumed(options, root, job_file.name)
+        hold = None if locations.url_of(root) is None else await _held(options, job_file, root, stack)
+        resumed = None if hold is not None and hold.is_over else _resumed(options, root, job_file.name)
+        if resumed is None and options.resume and hold is not None:
+            resumed = hold.left  # all is settled, and not all of it is there
         if resumed is not None:
             resumed.drop_wish()  # of a process that is gone: it was not heeded
             lock.runs(resumed)  # from here on a wish is for us, however long the data take to read
+            if options.shard is not None and options.batch is None and (so_far := ended(resumed)) is not None:
+                return so_far  # a shard is started anew under another id, so whoever starts it again gets its end
         made = batch.create(root, now=clock.now()) if resumed is None and job_file.reads_stdin(options.only) else None
         try:
             if made is not None and options.repeat is not None:
+                from runner import repeat
+
                 repeat.copy_stdin(options.repeat, made.stdin)
             elif made is not None:
                 await keep_stdin(made.stdin)
             folder = resumed or made
             plan = _plan(options, job_file, resumed, stdin=folder.stdin if folder is not None else None)
             if options.repeat is not None:
+                from runner import repeat
+
                 repeat.check_inputs(options.repeat, plan=plan, accepted=options.accept_changes)
         except BaseException:
             if made is not None:  # nothing was sent: it is no batch yet
                 shutil.rmtree(made.path, ignore_errors=True)
             raise
-        conduct = Conduct(options, job_file, plan, clock, lock, stack)
-        ended = await conduct.run(root, resumed, watch, made=made)
-        notes = await _keep(job_file, ended)  # while the lock is held, and the log is open
-    return Batch(ended.folder, ended.verdict, EXIT_CODES[ended.verdict], ended.health, ended.refusals, notes)
+        if resumed is None and options.shard is not None:
+            made = shards_folder.prepared(root)
+        conduct = Conduct(options, job_file, plan, clock, lock, stack, hold)
+        end = await conduct.run(root, resumed, watch, made=made)
+        notes = await _keep(job_file, end)  # while the lock is held, and the log is open
+    return Batch(end.folder, end.verdict, EXIT_CODES[end.verdict], end.health, end.refusals, notes)
+
+
+def ended(folder: Folder, *, retry_failed: bool = False) -> Batch | None:
+    """
+    The batch in *folder* as it ended; None when there is something to go on with. With *retry_failed* there is also
+    where a run did not succeed.
+    """
+    from runner import report
+    from runner.ledger import Ledger
+    from runner.resume import progress
+
+    if progress(folder).unfinished:
+        return None
+    with Ledger.read_only(folder.ledger) as ledger:
+        if ledger.noted("verdict") is None or (retry_failed and next(ledger.unsuccessful(), None)):
+            return None
+        health = report.fold(ledger, report.told(ledger, folder))
+    verdict = Verdict(health["verdict"])
+    return Batch(folder, verdict, EXIT_CODES[verdict], health)
 
 
 async def _keep(job_file: "JobFile", ended: "Ended") -> tuple[str, ...]:
@@ -185,13 +236,15 @@ def _job_file(options: Options) -> "JobFile":
     The job file; to cancel or to repeat a batch, as that was started with it: what was sent has to end whatever the
     file says now.
     """
-    from runner import repeat
     from runner.check import open_job_file
-    from runner.recorded import recorded
 
     if options.cancel and options.batch is not None:
+        from runner.recorded import recorded
+
         return recorded(options.batch.read_manifest())
     if options.repeat is not None:
+        from runner import repeat
+
         repeat.check_inputs(options.repeat, accepted=options.accept_changes)
         return repeat.job_file(options.repeat.read_manifest(), options.only)
     return open_job_file(
@@ -200,12 +253,35 @@ def _job_file(options: Options) -> "JobFile":
 
 
 def _root(options: Options, job_file: "JobFile") -> Path:
-    """The folder that holds the batches of *job_file*."""
+    """The folder that holds the batches of *job_file*; that of a shard, which is the only one in it."""
     if (known := options.batch or options.repeat) is not None:
-        return known.path.parent
+        return locations.written(known.lock)
     dir_in_file = job_file.outputs.dir
-    root = batch.outputs_root(job_file.path, dir_in_file=dir_in_file, output_dir=options.output_dir)
-    return root / job_file.name
+    root = batch.outputs_root(job_file.path, dir_in_file=dir_in_file, output_dir=options.output_dir) / job_file.name
+    if options.shard is None:
+        return root
+    from runner.shards_folder import check_room, folder_of
+
+    assert options.batch_id is not None  # whoever asks for a shard says of which batch
+    check_room(root / options.batch_id, options.shard)
+    return folder_of(root, options.batch_id, options.shard)
+
+
+async def _held(options: Options, job_file: "JobFile", root: Path, stack: AsyncExitStack) -> "Hold":
+    """The remote folder that *root* stands for, fetched as far as needed."""
+    from runner.needs import needed
+    from runner.remote.hold import hold
+
+    held = await stack.enter_async_context(hold(root, take_over=options.take_over))
+    if any(job.reuse != "never" for job in job_file.jobs.values()):
+        await held.fetch_all()
+    # Runs that are made of others read the files of those.
+    artifacts = any(needed(job) for job in job_file.jobs.values())
+    if options.batch is not None:
+        await held.fetch(options.batch, artifacts=artifacts)
+    elif not options.fresh:
+        await held.fetch_newest(artifacts=artifacts)
+    return held
 
 
 def _plan(options: Options, job_file: "JobFile", resumed: Folder | None, *, stdin: Path | None) -> "Plan":
@@ -236,6 +312,10 @@ def _resumed(options: Options, root: Path, name: str) -> Folder | None:
 
     if options.batch is not None:
         return options.batch
+    if options.shard is not None:
+        from runner.shards_folder import begun_in
+
+        return begun_in(root, is_resumed=options.resume)
     begun = None if options.fresh else newest_unfinished(root)
     if begun is None:
         return None

@@ -5,12 +5,12 @@ What each exit code of the command means, and what to do next: the one table tha
 """
 
 import textwrap
-from dataclasses import dataclass
 
 from runner import errors
+from runner.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ExitCode:
     """
     An exit code. *short* is for one line of help; *means* and *then* are for the page.
@@ -109,6 +109,7 @@ A process that was killed (SIGKILL, no memory, power) has no code of ours: a she
 too. Under `timeout`, as `runner schedule FILE --crontab` has it, 137 means that it did not end within a minute of its
 deadline.
 
+<!-- not run: its words stand for your own -->
 ```sh
 runner run nightly.yaml --resume --quiet
 case $? in

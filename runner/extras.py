@@ -8,6 +8,12 @@ PARQUET = "pip install 'runpod-runner[parquet]'"
 SCHEMA = "pip install 'runpod-runner[schema]'"
 """What brings jsonschema_rs."""
 
+REMOTE = "pip install 'runpod-runner[remote]'"
+"""What brings fsspec and s3fs."""
+
+RAY = "pip install 'runpod-runner[ray]'"
+"""What brings ray."""
+
 
 def is_there(library: str) -> bool:
     """Whether *library* is installed; it is not imported to know."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from dataclasses import dataclass
 
 from runner.answers import RemoteJob
 from runner.clock import Clock
@@ -11,6 +10,7 @@ from runner.errors import NotFound, RateLimited, RunPodError, TooLarge, Unreadab
 from runner.looks import bounded_s, wait_s
 from runner.pace import again_s
 from runner.policy import DEFAULT_LOOKS, DEFAULT_TTL_S, KEPT_S, Looks, backoff_s
+from runner.records import record
 from runner.states import Outcome
 from runner.units import duration, elapsed
 
@@ -30,7 +30,7 @@ HELD_LOOK_S = 1.0
 """A status-sync that took so long was held by the server, so it has waited enough; a quicker one wants a pause."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Vanished:
     """
     No answer about the job will come any more: what to call that, and why.

@@ -1,10 +1,10 @@
 """Judge whether a job may begin, by the runs of the jobs that it needs. Pure."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 
 from runner.needs import needed
+from runner.records import record
 from runner.render import Render, RenderError
 from runner.spec import Job
 from runner.states import State
@@ -26,7 +26,7 @@ class Standing(Enum):
     """Nothing more of it will settle in this process, and not all of it is settled: a resume goes on with it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Closed:
     """The job's runs are skipped, and *why*."""
 
@@ -38,7 +38,7 @@ class Closed:
         return self.why.endswith(WHEN_FALSE)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Gate:
     """What lets one job begin. *when* is its expression, None where none is written."""
 

@@ -1,9 +1,9 @@
 """Say why an endpoint behaves as it does, purely, from a look at its ``/health`` and what changed since others."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from runner.events import Sampled
+from runner.records import record
 
 PAUSED = "paused: it allows no workers; set its max workers above 0"
 """The problem of a sample of an endpoint that answers 409."""
@@ -36,7 +36,7 @@ SLOW_START = "set RUNPOD_INIT_TIMEOUT above the 7 min that RunPod allows, or mak
 FULL = "to be done sooner, raise max workers"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Past:
     """
     What the looks before one tell about it.
@@ -55,7 +55,7 @@ FIRST = Past()
 """Nothing: there was no look before."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Diagnosis:
     """
     What is the matter with an endpoint: a *word* for it, what was *seen*, and the setting that mends it.

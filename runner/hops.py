@@ -1,6 +1,5 @@
 """Say which URLs may be asked for a file, and what of them may be shown. Pure."""
 
-from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urljoin
 
@@ -8,6 +7,7 @@ from yarl import URL
 
 from runner.addresses import Reach
 from runner.plain import plain
+from runner.records import record
 
 MAX_URL: Final = 16 * 1024
 """Characters. Presigned URLs have some thousands; a data URI is no URL to fetch."""
@@ -27,7 +27,7 @@ class FetchError(Exception):
         self.message = message
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Hop:
     """
     One URL that may be asked, and where its host may be. As text it is what may be shown of it.

@@ -19,7 +19,8 @@ class Account:
     How far a batch is, by its ledger. Times are seconds since the epoch.
 
     *verdict* is None while nobody has said what it came to. *states* counts the settled runs; *reused* of them have the
-    result of an earlier batch. *repeats* is the id of the batch that it ran again, None where it is no such.
+    result of an earlier batch. *repeats* is the id of the batch that it ran again, None where it is no such. *profile*
+    is the job file's that it was run with, None for none.
     """
 
     verdict: str | None
@@ -29,6 +30,7 @@ class Account:
     ended_at: float | None
     reused: int = 0
     repeats: str | None = None
+    profile: str | None = None
 
     @property
     def settled(self) -> int:
@@ -91,6 +93,7 @@ def _held(name: str, folder: Folder) -> Held:
                 ended_at=ledger.noted("ended_at"),
                 reused=sum(ledger.reused().values()),
                 repeats=manifest.get("repeats"),
+                profile=manifest.get("overrides", {}).get("profile"),
             )
     except RunnerError as error:
         return Held(name, folder, None, error.message)

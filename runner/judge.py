@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from runner.records import record
 from runner.states import Outcome, State
 from runner.tally import JobTally
 from runner.thresholds import Threshold, parse, percent
 from runner.values import JsonObject
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Numbers:
     """
     What the thresholds of a whole batch are held against.
@@ -36,7 +36,7 @@ class Numbers:
         return count
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Judged:
     """A threshold, the number that it bounds (None when there is none), and whether it holds; *job* is whose it is."""
 
@@ -78,12 +78,16 @@ def said(one: JsonObject) -> str:
     return f"{of}{one['name']} {one['bound']}: {parse(one['name'], one['bound']).say(one['value'])}"
 
 
-@dataclass(frozen=True, slots=True)
+BLIND = 5
+"""A budget is not kept while so many attempts ended of which nobody knows what they cost."""
+
+
+@record(frozen=True, slots=True)
 class StopAt:
     """
-    When one job is stopped for good (``stop_when``); None is no limit. *usd_per_s* is what its endpoint costs. *aborts*
-    are thresholds of the job, each of which stops it once it can't hold any more. *longest_s* is how long an attempt
-    may take; None is not known.
+    When one job is stopped for good (``stop_when``); None is no limit. *usd_per_s* is what its endpoint costs; without
+    it the outputs are to tell (``cost``). *aborts* are thresholds of the job, each of which stops it once it can't hold
+    any more. *longest_s* is how long an attempt may take; None is not known.
     """
 
     failed_count: int | None = None
@@ -108,8 +112,9 @@ def stop_reason(job: JobTally, at: StopAt) -> str | None:
     """
     Why *job* is to start nothing more, as a sentence; None while it may, and while nothing is left to start.
 
-    Money is what was spent on execution, a lower bound of the bill, and a reserve for the runs in flight: each may cost
-    what an attempt cost on average so far, which is nothing while no attempt has ended.
+    Money is what was spent, and a reserve for the runs in flight: each may cost what an attempt cost on average so far,
+    which is nothing while no attempt has ended. Spent is what attempts told, and for those that did not their execution
+    at the endpoint's rate; where none is known, what the others cost on average.
     """
     if job.pending <= job.in_flight:
         return None
@@ -134,9 +139,11 @@ def lost(thresholds: Iterable[Threshold], jobs: Sequence[tuple[JobTally, float |
 def _reach(threshold: Threshold, jobs: Sequence[tuple[JobTally, float | None]]) -> tuple[float, float]:
     """The least and the most that the number of *threshold* can be when every run is settled, in its unit."""
     if threshold.unit == "USD":
-        return sum(job.execution_ms / 1000 * (usd_per_s or 0) for job, usd_per_s in jobs), math.inf
+        return sum(job.spent_usd(usd_per_s) or 0 for job, usd_per_s in jobs), math.inf
     count = sum(_counted(job, threshold.metric) for job, _ in jobs)
-    most, planned = count + sum(job.pending for job, _ in jobs), sum(job.planned for job, _ in jobs)
+    elsewhere = sum(job.elsewhere for job, _ in jobs)
+    most = count + sum(job.pending for job, _ in jobs) + elsewhere
+    planned = sum(job.planned for job, _ in jobs) + elsewhere
     if threshold.unit == "share":
         return (count / planned, most / planned) if planned else (-math.inf, math.inf)
     return count, most
@@ -157,14 +164,29 @@ def _too_many_failed(job: JobTally, at: StopAt) -> str | None:
 
 
 def _too_dear(job: JobTally, at: StopAt) -> str | None:
-    if at.cost_usd is None or at.usd_per_s is None or not job.timed_attempts:
+    if at.cost_usd is None or not job.priced_attempts:
         return None
-    spent_usd = job.execution_ms / 1000 * at.usd_per_s
-    reserve_usd = job.in_flight * spent_usd / job.timed_attempts
-    if spent_usd + reserve_usd < at.cost_usd:
+    spent_usd = _spent_usd(job, at)
+    if spent_usd is None:
+        if job.untold_attempts < BLIND:
+            return None
+        return (
+            f"stop_when: none of {job.untold_attempts} attempts told what it cost, so nobody knows what is spent"
+            f" (limit {_as_written(at.cost_usd)} USD); mend 'cost', or give the endpoint its cost_per_second"
+        )
+    reserve_usd = job.in_flight * spent_usd / job.priced_attempts
+    if round(spent_usd + reserve_usd, 9) < at.cost_usd:  # ten times 0.1 is 0.9999999999999999
         return None
     reserve = f" and about {_usd(reserve_usd)} USD in flight" if reserve_usd else ""
     return f"stop_when: {_usd(spent_usd)} USD spent{reserve} (limit {_as_written(at.cost_usd)} USD)"
+
+
+def _spent_usd(job: JobTally, at: StopAt) -> float | None:
+    """What *job* has spent, as its budget counts it; None where nothing is known."""
+    spent_usd = job.spent_usd(at.usd_per_s)
+    if at.usd_per_s is None and spent_usd is not None:  # then attempts told it, and the others cost about as much
+        spent_usd += job.untold_attempts * spent_usd / job.costs.told
+    return spent_usd
 
 
 def may_widen(job: JobTally, at: StopAt) -> bool:
@@ -172,14 +194,18 @@ def may_widen(job: JobTally, at: StopAt) -> bool:
     Whether *job*, which is about to begin one more attempt, may begin another beside it without a risk for its budget.
 
     Each may cost what an attempt cost on average so far; while none has ended, all that it has time for. So a first
-    burst can't spend what the whole job may.
+    burst can't spend what the whole job may. Where only outputs tell, one by one is tried until one did.
     """
-    if at.cost_usd is None or at.usd_per_s is None:
+    if at.cost_usd is None:
         return True
-    each_s = job.execution_ms / 1000 / job.timed_attempts if job.timed_attempts else at.longest_s
-    if each_s is None:
-        return True
-    return (job.execution_ms / 1000 + (job.in_flight + 2) * each_s) * at.usd_per_s <= at.cost_usd
+    spent_usd = _spent_usd(job, at) if job.priced_attempts else None
+    if spent_usd is not None:
+        each_usd: float | None = spent_usd / job.priced_attempts
+    elif at.usd_per_s is None:
+        return False
+    else:
+        each_usd = None if at.longest_s is None else at.longest_s * at.usd_per_s
+    return each_usd is None or (spent_usd or 0.0) + (job.in_flight + 2) * each_usd <= at.cost_usd
 
 
 def _usd(amount: float) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from runner.judge import said
 from runner.ledger import Ledger
+from runner.records import record
+from runner.shards_timings import timings_of
 from runner.states import State, Verdict
 from runner.timings import EndedRun, Timings
 from runner.values import JsonObject
@@ -17,7 +19,7 @@ MOST_CHARACTERS = 10_000
 """A longer error is cut: it is whole in results.jsonl."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Case:
     """One case: *kind* is failure, error or skipped, None for one that is well; *why* in a line, *text* at length."""
 
@@ -51,7 +53,7 @@ def document(ledger: Ledger, health: JsonObject) -> bytes:
     case each. The first suite has a case for the verdict, which fails unless the batch passes, and one a threshold.
     """
     batch = health["batch"]
-    timings = Timings(ledger)
+    timings = timings_of(ledger)
     has_all = batch["runs"] <= MOST_CASES
     suites = [_judged(health)]
     suites += [_job(timings, name, job, batch["name"], has_all=has_all) for name, job in health["jobs"].items()]

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Protocol
 
+from runner.records import record
 from runner.wording import suggest
 
 
@@ -19,7 +20,7 @@ class Use(Protocol):
     def guarded(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Known:
     """
     What a template sees: the keys of each name.
@@ -130,10 +131,10 @@ _ITEM = {"item": ANY, "item_index": ANY}
 _ENVIRONMENT = "declare it under vars, as name: ${VAR}, and write {{ vars.name }}"
 _CHANCE = "there is no clock and no chance here: equal rows make equal requests"
 _ELSEWHERE = {
-    "output": "a run's output is there in success_when, retry_when and artifacts only",
+    "output": "a run's output is there in success_when, retry_when, cost and artifacts only",
     "run": "run.index and run.key are there in artifacts only",
     **dict.fromkeys(
-        ("status", "execution_time_ms", "delay_time_ms"), "that is there in success_when and retry_when only"
+        ("status", "execution_time_ms", "delay_time_ms"), "that is there in success_when, retry_when and cost only"
     ),
     **dict.fromkeys(("outcome", "attempts", "error"), "that is there in retry_when only"),
     **dict.fromkeys(("item", "item_index"), "that is there in artifacts with 'for' only"),

@@ -6,10 +6,11 @@ problem with it is told there.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from runner import spec
 from runner.errors import Via
+from runner.records import record
 from runner.values import JsonObject, JsonValue
 from runner.wording import Loc
 
@@ -17,7 +18,7 @@ _OVER_THE_FILE = [key for key in spec.keys(spec.Profile) if key not in ("descrip
 """The parts of a profile that are laid over the file's part of the same name, key by key."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Layers:
     """
     What a job file comes to under *profile*, None being none: *value* has neither `defaults` nor `profiles`.

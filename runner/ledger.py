@@ -9,11 +9,11 @@ import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from runner import files
+from runner.cost import Costs
 from runner.database import Database, Row
 from runner.entries import Entries, Placed
 from runner.entries import Place as Place
@@ -25,6 +25,7 @@ from runner.events import (
     FileClaim,
     Sampled,
 )
+from runner.records import record
 from runner.runs import Run
 from runner.seal import Seal
 from runner.states import Outcome, State
@@ -50,9 +51,10 @@ CREATE TABLE attempts (
     key TEXT NOT NULL, attempt INTEGER NOT NULL, job TEXT NOT NULL, endpoint TEXT NOT NULL, base_url TEXT NOT NULL,
     endpoint_id TEXT NOT NULL, intended_at REAL NOT NULL, job_id TEXT, submitted_at REAL, cancel_at REAL,
     ended_at REAL, outcome TEXT, status TEXT, worker_id TEXT, delay_time_ms INTEGER, execution_time_ms INTEGER,
-    error TEXT, PRIMARY KEY (key, attempt));
+    error TEXT, cost_usd REAL, PRIMARY KEY (key, attempt));
 CREATE INDEX attempts_by_time ON attempts (coalesce(submitted_at, ended_at, intended_at));
 CREATE INDEX attempts_by_execution_time ON attempts (job, execution_time_ms) WHERE execution_time_ms IS NOT NULL;
+CREATE INDEX attempts_by_cost ON attempts (job, cost_usd, execution_time_ms) WHERE cost_usd IS NOT NULL;
 CREATE INDEX attempts_again ON attempts (job, attempt) WHERE attempt > 1;
 CREATE TABLE plans (job TEXT PRIMARY KEY, rows BLOB NOT NULL);
 CREATE TABLE artifacts (name TEXT PRIMARY KEY, path TEXT NOT NULL, key TEXT NOT NULL, attempt INTEGER NOT NULL,
@@ -60,6 +62,15 @@ CREATE TABLE artifacts (name TEXT PRIMARY KEY, path TEXT NOT NULL, key TEXT NOT 
 CREATE TABLE samples (endpoint TEXT NOT NULL, at REAL NOT NULL, jobs TEXT NOT NULL, workers TEXT NOT NULL,
     problem TEXT);
 """
+DRAFTS = (
+    "CREATE TABLE drafts (number INTEGER PRIMARY KEY, job TEXT NOT NULL, endpoint TEXT NOT NULL,"
+    " base_url TEXT NOT NULL, endpoint_id TEXT NOT NULL, intended_at REAL NOT NULL, key TEXT, batch_id TEXT,"
+    " finalizing_at REAL, finalized_at REAL, cancel_at REAL, dropped_at REAL, over_at REAL)",
+    "CREATE TABLE drafted (key TEXT NOT NULL, attempt INTEGER NOT NULL, draft INTEGER NOT NULL,"
+    " PRIMARY KEY (key, attempt)) WITHOUT ROWID",
+    "CREATE INDEX drafted_by_draft ON drafted (draft)",
+)
+SCHEMA += ";\n".join(DRAFTS) + ";\n"
 # `given` is JSON: the row, matrix, repeat and input of the run, enough to send it again without the job file. It may be
 # megabytes, so it is the last column, and each question of the report has an index that answers it without the table.
 # The first `reopened_after` attempts of a run were over when a person asked for it again: its retries count from there.
@@ -67,9 +78,14 @@ CREATE TABLE samples (endpoint TEXT NOT NULL, at REAL NOT NULL, jobs TEXT NOT NU
 # An artifact's `name` is its path as a file system may see it that ignores case and the form of accents.
 # A settled run's outcome, message and times are those of its line, which no attempt may have: a rejected run has none.
 # One that succeeded without an attempt has the result of an earlier batch. Older ledgers lack the index for these.
+# A draft's `number` counts those of the batch. `dropped_at` is when it was given up before it was finalized, `over_at`
+# when nobody had to ask about it any more. `drafted` says which attempts are in which; their request ids are the
+# `job_id` of the attempts. Older ledgers lack both until they are opened to be written to.
+# An attempt's `cost_usd` is what its output told. Older ledgers of this version lack the column until they are opened
+# to be written to.
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OpenRun:
     """
     A run that has a row and is not settled, as resume finds it.
@@ -91,7 +107,7 @@ class OpenRun:
     last: Ending | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class KnownRun:
     """A run that has a row: where it stands. *settled_at* is None while it is not settled."""
 
@@ -102,7 +118,7 @@ class KnownRun:
     settled_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SettledRun:
     """A settled run as another job's row needs it: which, how it ended, and where its line stands."""
 
@@ -115,7 +131,45 @@ class SettledRun:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
+class OpenDraft:
+    """
+    A draft of RunPod's Batch API, or the RunPod batch that it became, that is not over.
+
+    *key* is the name of what its runs carry to be echoed, None for none. *batch_id* is None while RunPod has not
+    answered. *finalizing_at* is when it was about to be finalized, *finalized_at* when RunPod said so, *dropped_at*
+    when it was given up, *cancel_at* when it was decided to cancel it.
+    """
+
+    number: int
+    job: str
+    destination: Destination
+    key: str | None
+    batch_id: str | None
+    finalizing_at: float | None
+    finalized_at: float | None
+    dropped_at: float | None
+    cancel_at: float | None
+
+
+@record(frozen=True, slots=True)
+class Sent:
+    """
+    A run in a draft or a RunPod batch, without what it was given, for there may be many.
+
+    *request_id* is None where RunPod gave none. *failures* counts its attempts before this one that the retry policy
+    answers for; *first_at* and *submitted_at* are seconds since the epoch.
+    """
+
+    key: str
+    attempt: int
+    request_id: str | None
+    failures: int
+    first_at: float
+    submitted_at: float
+
+
+@record(frozen=True, slots=True)
 class PastAttempt:
     """
     An attempt, under way or over. Times are seconds since the epoch, None for what has not happened.
@@ -140,6 +194,8 @@ class Ledger:
     def __init__(self, database: Database, path: Path) -> None:
         self._db = database
         self.path = path
+        self._has_drafts = database.first("SELECT 1 FROM sqlite_master WHERE name = 'drafted'") is not None
+        self._has_costs = any(row["name"] == "cost_usd" for row in database.rows("PRAGMA table_info(attempts)"))
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -163,7 +219,17 @@ class Ledger:
             except BaseException:
                 seal.leave()
                 raise
-        return cls(Database.open(path, version=VERSION, seal=seal), path)
+        ledger = cls(Database.open(path, version=VERSION, seal=seal), path)
+        if not ledger._has_costs:
+            with ledger._db.transaction():
+                ledger._db.do("ALTER TABLE attempts ADD COLUMN cost_usd REAL")
+            ledger._has_costs = True
+        if not ledger._has_drafts:
+            with ledger._db.transaction():
+                for statement in DRAFTS:
+                    ledger._db.do(statement)
+            ledger._has_drafts = True
+        return ledger
 
     @classmethod
     def read_only(cls, path: Path) -> Self:
@@ -331,20 +397,70 @@ class Ledger:
         return found
 
     def open_runs(self) -> list[OpenRun]:
-        """The runs that have a row and are not settled: those with a job id first, the oldest submit first."""
+        """
+        The runs that have a row and are not settled: those with a job id first, the oldest submit first.
+
+        Those that are in a draft or a RunPod batch are not among them: there may be many (`sent`).
+        """
+        not_drafted = f" AND NOT {_IS_DRAFTED}" if self._has_drafts else ""
         earlier: dict[str, list[Row]] = {}  # two questions for all: one a run would take most of a resume's start
         for row in self._db.rows(
             "SELECT a.key, a.intended_at, a.ended_at, a.outcome"
             " FROM runs r CROSS JOIN attempts a ON a.key = r.key AND a.attempt > r.reopened_after"
-            " WHERE r.settled_at IS NULL ORDER BY a.attempt"
+            f" WHERE r.settled_at IS NULL{not_drafted} ORDER BY a.attempt"
         ):
             earlier.setdefault(row["key"], []).append(row)
         rows = self._db.rows(
             "SELECT r.position, r.given, a.*"
             " FROM runs r CROSS JOIN attempts a ON a.key = r.key AND a.attempt = r.attempts"
-            " WHERE r.settled_at IS NULL ORDER BY a.job_id IS NULL, a.submitted_at, r.job, r.position"
+            f" WHERE r.settled_at IS NULL{not_drafted} ORDER BY a.job_id IS NULL, a.submitted_at, r.job, r.position"
         )
         return [_open_run(row, earlier.get(row["key"], [])) for row in rows]
+
+    def open_drafts(self) -> list[OpenDraft]:
+        """The drafts and RunPod batches that are not over, by their numbers."""
+        if not self._has_drafts:
+            return []
+        return [
+            OpenDraft(
+                number=row["number"],
+                job=row["job"],
+                destination=Destination(row["endpoint"], row["base_url"], row["endpoint_id"]),
+                key=row["key"],
+                batch_id=row["batch_id"],
+                finalizing_at=row["finalizing_at"],
+                finalized_at=row["finalized_at"],
+                dropped_at=row["dropped_at"],
+                cancel_at=row["cancel_at"],
+            )
+            for row in self._db.rows("SELECT * FROM drafts WHERE over_at IS NULL ORDER BY number")
+        ]
+
+    def last_draft(self) -> int:
+        """The highest number that a draft of the batch has; 0 while there is none."""
+        row = self._db.first("SELECT max(number) FROM drafts") if self._has_drafts else (None,)
+        return row[0] or 0
+
+    def sent(self, draft: int) -> list[Sent]:
+        """The runs of a draft, or of the RunPod batch it became, that are not settled, nor tried again since."""
+        of_run = "FROM attempts b WHERE b.key = d.key AND b.attempt > r.reopened_after"
+        rows = self._db.rows(
+            "SELECT d.key, d.attempt, a.job_id, (SELECT count(*) "
+            f"{of_run} AND b.ended_at IS NOT NULL AND b.outcome IS NOT NULL AND b.outcome != ?) AS failures,"
+            f" (SELECT min(b.intended_at) {of_run}) AS first_at, a.intended_at"
+            f" FROM drafted d CROSS JOIN runs r ON r.key = d.key CROSS JOIN attempts a"
+            " ON a.key = d.key AND a.attempt = d.attempt"
+            " WHERE d.draft = ? AND r.settled_at IS NULL AND a.ended_at IS NULL ORDER BY r.position",
+            (Outcome.ANSWER_LOST, draft),
+        )
+        return [Sent(key, attempt, *rest) for key, attempt, *rest in rows]
+
+    def drafted(self, job: str) -> int:
+        """How many runs of *job* are in drafts or RunPod batches, and not settled."""
+        if not self._has_drafts:
+            return 0
+        sql = f"SELECT count(*) FROM runs r WHERE r.settled_at IS NULL AND r.job = ? AND {_IS_DRAFTED}"
+        return int(self._db.first(sql, (job,))[0])
 
     def unsuccessful(self) -> Iterator[tuple[str, Outcome | None]]:
         """Key and outcome of every settled run that did not succeed."""
@@ -418,6 +534,11 @@ class Ledger:
         nth = f"SELECT {column} {source} ORDER BY {column} LIMIT 1 OFFSET ?"
         return [self._db.first(nth, (*values, number))[0] for number in passed]
 
+    def times(self, job: str | None, column: str) -> Iterator[tuple[int, int]]:
+        """Each time of the runs that `percentiles` looks at, upwards, with how many runs have it."""
+        source, values = _times(job, column)
+        yield from ((row[0], row[1]) for row in self._db.rows(f"SELECT {column}, count(*) {source} GROUP BY 1", values))
+
     def mean(self, job: str | None, column: str) -> float | None:
         """The mean of *column*, over the same runs as `percentiles`; None where there is none."""
         source, values = _times(job, column)
@@ -438,6 +559,23 @@ class Ledger:
             " WHERE execution_time_ms IS NOT NULL GROUP BY job"
         )
         return {job: (count, int(total)) for job, count, total in rows}
+
+    def costs(self) -> dict[str, Costs]:
+        """By job: what its attempts told that they cost. Jobs of which none did are not in it."""
+        if not self._has_costs:
+            return {}
+        rows = self._db.rows(
+            "SELECT job, count(*), total(cost_usd), count(execution_time_ms), total(execution_time_ms) FROM attempts"
+            " WHERE cost_usd IS NOT NULL GROUP BY job"
+        )
+        return {job: Costs(told, usd, timed, int(ms)) for job, told, usd, timed, ms in rows}
+
+    def untold(self, job: str) -> int:
+        """How many attempts of *job* RunPod has, or may have, taken, that are over and told no cost."""
+        told = " AND cost_usd IS NULL" if self._has_costs else ""
+        sql = f"SELECT count(*) FROM attempts WHERE job = ? AND outcome IS NOT NULL{told} AND (job_id IS NOT NULL"
+        (count,) = self._db.first(f"{sql} OR outcome = '{Outcome.ANSWER_LOST}')", (job,))
+        return int(count)
 
     def tried_again(self, job: str | None = None) -> int:
         """How many runs of *job*, or of all jobs, took more than one attempt, however many more."""
@@ -487,6 +625,13 @@ class Ledger:
             )
             for row in self._db.rows("SELECT * FROM attempts WHERE key = ? ORDER BY attempt", (key,))
         ]
+
+
+_IS_DRAFTED = (
+    "EXISTS (SELECT 1 FROM drafted d CROSS JOIN attempts x ON x.key = d.key AND x.attempt = d.attempt"
+    " WHERE d.key = r.key AND d.attempt = r.attempts AND x.ended_at IS NULL)"
+)
+"""Whether the run *r* is in a draft or a RunPod batch now."""
 
 
 _PLACES = "SELECT line_offset, line_length, line_digest FROM runs"
@@ -543,6 +688,7 @@ def _ending(row: Row) -> Ending:
         worker_id=row["worker_id"],
         delay_time_ms=row["delay_time_ms"],
         execution_time_ms=row["execution_time_ms"],
+        cost_usd=row["cost_usd"] if "cost_usd" in row.keys() else None,  # noqa: SIM118 - a row's `in` is of values
     )
 
 

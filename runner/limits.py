@@ -23,6 +23,7 @@ def problems(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[tuple[Fi
     """What is wrong with the times of the job at *loc*, and whether it is only a warning."""
     yield from ((finding, False) for finding in _policy(loc, job, endpoint))
     yield from _timeouts(loc, job)
+    yield from _batch(loc, job)
     retry = job.retry
     if retry.wait_initial_s > retry.wait_max_s:
         message = (
@@ -33,7 +34,8 @@ def problems(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[tuple[Fi
         yield Finding((*loc, "retry", key), message), False
     yield from ((finding, False) for finding in _retry_when(loc, job))
     yield from ((finding, False) for finding in _poll(loc, job))
-    if job.stop_when.cost_usd is not None and endpoint is not None and endpoint.cost_per_second is None:
+    is_unknown = endpoint is not None and endpoint.cost_per_second is None and job.cost is None
+    if job.stop_when.cost_usd is not None and is_unknown:
         yield Finding((*loc, "stop_when", "cost"), *no_rate("stop_when", job.endpoint), at_key=True), False
     if job.reuse != "never" and isinstance(endpoint, LocalEndpoint) and endpoint.handler is None:
         kind = "external" if endpoint.external else "command"
@@ -41,10 +43,31 @@ def problems(loc: Loc, job: Job, endpoint: Endpoint | None) -> Iterator[tuple[Fi
         yield Finding((*loc, "reuse"), message, "give the endpoint a handler, or leave 'reuse' out"), True
 
 
+def _batch(loc: Loc, job: Job) -> Iterator[tuple[Finding, bool]]:
+    """What does not go together with the Batch API."""
+    if job.mode != "batch":
+        if job.batch_key is not None:
+            message = f"'batch_key' does nothing in mode {job.mode}: it is for mode batch"
+            yield Finding((*loc, "batch_key"), message, "write mode: batch, or leave it out"), True
+        return
+    for key in ("webhook", "s3_config"):
+        if getattr(job, key) is not None:
+            message = f"'{key}' can't be used in mode batch: whether RunPod's Batch API heeds it is not documented"
+            yield Finding((*loc, key), message, "leave it out, or write mode: async"), False
+    if job.batch_key is None:
+        return
+    if isinstance(job.input, dict) and job.batch_key in job.input:
+        message = f"'{job.batch_key}' is the batch_key, which is put into each input: the input can't have it itself"
+        yield Finding((*loc, "input", job.batch_key), message, "give one of them another name"), False
+    elif job.input and not isinstance(job.input, dict | str):
+        message = "batch_key needs an input that is a mapping: that is where the key is put"
+        yield Finding((*loc, "input"), message, "write it under a key, as input: {items: …}"), False
+
+
 def no_rate(where: str, endpoint: str) -> Trouble:
     """What is wrong with a bound on the cost in *where*: of *endpoint* it is not known what a second costs."""
     message = f"'cost' in '{where}' needs to know what a second on '{endpoint}' costs"
-    return message, f"give endpoint '{endpoint}' its cost_per_second, in USD"
+    return message, f"give endpoint '{endpoint}' its cost_per_second, in USD; or the job a 'cost', if its outputs tell"
 
 
 def _retry_when(loc: Loc, job: Job) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from runner.batch import Folder
@@ -23,6 +23,8 @@ class Live:
         resumed: Whether an earlier process began it.
         notes: What a person must know before it goes on.
         hints: What a person may want to know.
+        afar: Says what is wrong with the remote folder; None while nothing is.
+        usd_per_s: What a second of each job's endpoint costs, by job, None where the job file does not say.
         switches: What stops each job, by name.
         interrupted: Whether a signal asked for its end.
         stopped: Why jobs were stopped for good, by name, once `carry` is over.
@@ -36,6 +38,8 @@ class Live:
         self.resumed = resumed
         self.notes: list[str] = []
         self.hints: list[str] = []
+        self.afar: Callable[[], str | None] = lambda: None
+        self.usd_per_s: dict[str, float | None] = {}
         self.switches: dict[str, Switch] = {job: Switch() for job in tally.jobs}
         self.interrupted = False
         self.stopped: dict[str, str] = {}

@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import yaml
 from runner.errors import JobFileError, Problem, UsageError
 from runner.layers import Layers, copied, lay, profiles
 from runner.lines import REFERENCE, Fault, masked, position, stars
+from runner.records import record
 from runner.salvage import of_layers, validate
 from runner.slips import explain
 from runner.spec import JobFileSpec, found
@@ -56,7 +57,7 @@ class _Loader(_Base):  # type: ignore[misc]  # its base is chosen at run time
         return "map" if kind is yaml.MappingNode else "seq"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Document:
     """
     A job file as text and as a tree, so that any part of it can be pointed at.
@@ -90,7 +91,7 @@ class Document:
         return position(self.text, match.start(match.lastindex or 0)) if match else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Loaded:
     """
     What came of a file.

@@ -1,6 +1,7 @@
 """The structured log of a batch: one JSON object a line, secrets masked."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from runner.clock import iso
 from runner.errors import RecordError
 from runner.plain import plain
 from runner.secret import Masker
+from runner.stdout import let_go
 from runner.values import dump
 
 _OURS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -51,7 +53,9 @@ class _Echo(logging.StreamHandler[TextIO]):
     """The log for people. A terminal that is gone must not end a batch that somebody pays for."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Say nothing."""
+        """Say nothing, and no more if that can't be heard: what is left of it must not fail as the process ends."""
+        if isinstance(sys.exc_info()[1], OSError):
+            let_go(self.stream)
 
 
 class _Words(logging.Formatter):

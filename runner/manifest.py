@@ -70,12 +70,21 @@ def manifest(
         "overrides": options.chosen,
         "local_url": options.local_url,
         "plan": {name: job.runs for name, job in plan.jobs.items()},
+        "shard": _shard(options, plan),
         "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         "git": git_state(job_file.folder),
         "host": platform.node(),
         "working_directory": str(Path.cwd()),
         "argv": sys.argv,
     }
+
+
+def _shard(options: Options, plan: Plan) -> JsonObject | None:
+    """Which part of which batch it is, and how many runs all parts have together; None for a whole batch."""
+    if options.shard is None:
+        return None
+    whole = {name: job.whole for name, job in plan.jobs.items()}
+    return {"number": options.shard.number, "of": options.shard.of, "batch_id": options.batch_id, "plan": whole}
 
 
 def _text(job_file: JobFile, options: Options) -> str | None:

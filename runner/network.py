@@ -198,10 +198,11 @@ class Network:
             limits = spec.rate_limits
         url = self._embedded.base_url if to.base_url == EMBEDDED else to.base_url
         client = RunPod(self._session, base_url=url, endpoint_id=to.endpoint_id, api_key=key, masker=self.masker)
-        rates = {bucket: getattr(limits, bucket) for bucket in RateLimits.model_fields}
+        shard = self._job_file.shard
+        rates = {bucket: shard.rate(getattr(limits, bucket)) for bucket in RateLimits.model_fields}
         # Nobody wrote down by which of the two a submit went, so each counts it.
         pace = Pace(rates, {"run": past, "runsync": past})
-        return LiveEndpoint(to, client, pace, self._clock, concurrency=spec.concurrency)
+        return LiveEndpoint(to, client, pace, self._clock, concurrency=spec.concurrency, shard=shard)
 
 
 def _sent_by(to: Destination, specs: Iterable[tuple[str, Endpoint]]) -> Endpoint:

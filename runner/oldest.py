@@ -14,16 +14,12 @@ from itertools import count
 class Place:
     """The place of one job. *is_in* says whether it is among the oldest."""
 
-    __slots__ = ("_order", "_told", "is_in", "is_there")
+    __slots__ = ("_told", "is_in", "is_there")
 
-    def __init__(self, order: tuple[float, int], told: Callable[[], None]) -> None:
-        self._order = order
+    def __init__(self, told: Callable[[], None]) -> None:
         self._told = told
         self.is_in = False
         self.is_there = True
-
-    def __lt__(self, other: "Place") -> bool:
-        return self._order < other._order
 
 
 class Oldest:
@@ -33,13 +29,13 @@ class Oldest:
         self._limit = limit
         self._in = 0
         self._out = 0
-        self._waiting: list[Place] = []
+        self._waiting: list[tuple[float, int, Place]] = []  # no two numbers are equal, so places are not compared
         self._numbers = count()
 
     def enter(self, since: float, told: Callable[[], None]) -> Place:
         """A place for a job submitted at *since*; *told* is called once it is among the oldest, which may be now."""
-        place = Place((since, next(self._numbers)), told)
-        heapq.heappush(self._waiting, place)
+        place = Place(told)
+        heapq.heappush(self._waiting, (since, next(self._numbers), place))
         self._out += 1
         self._admit()
         return place
@@ -63,7 +59,7 @@ class Oldest:
 
     def _admit(self) -> None:
         while self._in < self._limit and self._out:
-            place = heapq.heappop(self._waiting)
+            place = heapq.heappop(self._waiting)[2]
             if place.is_there:
                 self._out -= 1
                 self._in += 1

@@ -1,16 +1,18 @@
 """What a batch is asked to run, and how."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, TextIO
 
 from runner.batch import Folder
+from runner.records import record
 from runner.row_slice import RowSlice
+from runner.shards import Shard
 from runner.values import JsonObject
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Options:
     """
     What to run, and how.
@@ -26,6 +28,8 @@ class Options:
         output_dir: The folder for the batches of all job files; None: as the job file or its default says.
         resume: Go on with the newest unfinished batch, if there is one.
         fresh: Start a new batch beside an unfinished one, and take no result from an earlier one (``reuse``).
+        shard: Run only this part of all runs, as one of so many that make the batch; None: all runs.
+        batch_id: What all shards of the batch call it: its folder. None: there are no shards.
         repeat: Run this batch again, as a new one; *file* and what is chosen of it are then its own.
         local_url: The base URL of a served local endpoint to use instead of an embedded one; None: embed.
         token_env: The environment variable that holds its token.
@@ -33,6 +37,7 @@ class Options:
         batch: Go on with this one; None: as *resume* and *fresh* say.
         retry_failed: Run again what did not succeed.
         accept_changes: Go on also with runs that are other than when the batch was started.
+        take_over: Write to a remote folder though another process may be at work there.
         cancel: End it for good: cancel what is in flight at RunPod, skip what was never sent.
         echo: Where to say the log as well; None: nowhere.
     """
@@ -47,6 +52,8 @@ class Options:
     output_dir: Path | None = None
     resume: bool = False
     fresh: bool = False
+    shard: Shard | None = None
+    batch_id: str | None = None
     repeat: Folder | None = None
     local_url: str | None = None
     token_env: str = "RUNNER_LOCAL_TOKEN"
@@ -54,6 +61,7 @@ class Options:
     batch: Folder | None = None
     retry_failed: bool = False
     accept_changes: bool = False
+    take_over: bool = False
     cancel: bool = False
     echo: TextIO | None = None
 
@@ -74,6 +82,8 @@ class Options:
             "limit": chosen["limit"],
             "rows": RowSlice.parse(chosen["rows"]) if "rows" in chosen else None,
             "where": chosen.get("where"),
+            "shard": Shard.parse(chosen["shard"]) if "shard" in chosen else None,
+            "batch_id": told["shard"]["batch_id"] if "shard" in chosen else None,
             "local_url": told["local_url"],
             "batch": folder,
         }
@@ -84,5 +94,6 @@ class Options:
         """What was chosen of the file, as the manifest records it: a resume must choose the same."""
         chosen: JsonObject = {"vars": dict(self.overrides), "jobs": sorted(self.only), "limit": self.limit}
         rows = None if self.rows is None else str(self.rows)
-        more = {"profile": self.profile, "rows": rows, "where": self.where}
+        shard = None if self.shard is None else str(self.shard)
+        more = {"profile": self.profile, "rows": rows, "where": self.where, "shard": shard}
         return chosen | {name: value for name, value in more.items() if value is not None}

@@ -2,15 +2,15 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from runner.decoding import ArtifactError
+from runner.records import record
 
 PIECE_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Original:
     """An artifact of an earlier batch: where it is, and its digest as it was made."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from runner.artifacts import ArtifactError, Artifacts, Wanted
@@ -21,6 +21,9 @@ TAKEN_OUT = ("base64", "data_uri", "text", "json")
 
 MOST_ITEMS = 10_000
 """So many files one artifact of a run may be: a list is a model's word."""
+
+MOST_TOLD = 20
+"""So many attempts of a job that tell no cost are logged: where one expression is wrong, all of them are."""
 
 _ITEMS_AT_ONCE = 100
 """So many items are looked at before others get the loop."""
@@ -50,6 +53,7 @@ class Outputs:
         self._loopback = loopback
         self._masker = Masker() if masker is None else masker
         self.decides_retries = templates.retry_when is not None
+        self._untold = 0  # attempts whose output told no cost, where it was asked for
 
     async def finish(self, work: Work, ending: Ending) -> Ending:
         """
@@ -58,6 +62,8 @@ class Outputs:
         Raises:
             RecordError: the batch folder can't be written.
         """
+        if self._templates.cost is not None:
+            ending = self._priced(self._templates.cost, work, ending)
         if ending.outcome is Outcome.COMPLETED and self._templates.fits is not None:
             misfit = self._templates.fits(ending.output)
             if misfit is not None:
@@ -85,6 +91,20 @@ class Outputs:
             told = ending.error or {"type": None, "message": "", "traceback": None}
             message = f"{told['message']}; retry_when: {error.message}".removeprefix("; ")
             return replace(ending, error=told | {"message": self._masker(message)}), False
+
+    def _priced(self, cost: Callable[[Scope], float], work: Work, ending: Ending) -> Ending:
+        """*ending* with what it cost, however it ended; as it was where it does not tell, or nothing that can be."""
+        if ending.output is MISSING and ending.execution_time_ms is None:
+            return ending
+        try:
+            return replace(ending, cost_usd=cost(self._scope(work, ending) | _facts(ending)))
+        except RenderError as error:
+            self._untold += ending.output is not MISSING
+            if ending.output is not MISSING and self._untold <= MOST_TOLD:
+                more = "; no more of these are logged" if self._untold == MOST_TOLD else ""
+                extra = {"job": work.run.job, "run": work.run.key, "attempt": work.attempts, "job_id": work.job_id}
+                log.warning("cost: %s%s", error.message, more, extra=extra)
+            return ending
 
     def _judged(self, work: Work, ending: Ending) -> Ending:
         if self._templates.success_when is None:

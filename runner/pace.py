@@ -18,6 +18,7 @@ BUCKETS = {
     "retry": "run",
     "purge-queue": "purge",
     "health": "health",
+    "batch": "batch",
 }
 """
 Which of the configured rates each operation counts against.

@@ -7,7 +7,7 @@ from typing import Final
 import orjson
 
 from runner.spool import Spool
-from runner.values import JsonValue, is_deeper, parse_foreign
+from runner.values import JsonValue, has_long_integer, is_deeper, parse_foreign
 
 INLINE_BYTES: Final = 500_000
 """Up to here parsing takes a few milliseconds, and a thread would cost more than it gives."""
@@ -20,10 +20,6 @@ FEW_VALUES = 300
 
 MAX_DEPTH: Final = 200
 """Levels of nesting that an answer may have: the JSON that we write of it must be readable for everybody."""
-
-_WINDOW_BYTES = 1024 * 1024
-_LONG = 19
-_DIGITS = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
 
 # One thread for all that is in files, whichever loop asks: so memory holds one such answer and what it parses to.
 # Its thread starts with the first of them. What waits for it waits on disk.
@@ -61,7 +57,7 @@ def parse(text: bytes) -> JsonValue:
         else:
             if _is_plain(value):
                 return value
-            if _has_long_integer(text):
+            if has_long_integer(text):
                 value = parse_foreign(text)
     # Deep only if it has that many brackets: counting them is nothing beside parsing.
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
@@ -93,12 +89,4 @@ def _is_plain(value: JsonValue) -> bool:
         if seen + len(below) > FEW_VALUES:
             return False
         level = below
-    return False
-
-
-def _has_long_integer(text: bytes) -> bool:
-    """Whether so many digits stand in a row in *text* that they may not fit 64 bit."""
-    for start in range(0, len(text), _WINDOW_BYTES):
-        if b"0" * _LONG in text[start : start + _WINDOW_BYTES + _LONG - 1].translate(_DIGITS):
-            return True
     return False

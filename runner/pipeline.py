@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from runner.check import JobFile
-from runner.dispatch import Feed, Lanes
+from runner.dispatch import Lanes
 from runner.events import Forgotten, Planned
+from runner.feed import Feed
 from runner.gates import Closed, Gate, Standing, skipped
 from runner.ledger import KnownRun, Ledger
 from runner.live import Live
@@ -59,9 +60,9 @@ class Pipeline:
         for other in self._lanes:
             for upstream, downstream in ((name, other), (other, name)):
                 if upstream in needed(self._job_file.jobs[downstream]) and other != name:
-                    self._lanes[upstream].downstream.append(self._feeds[downstream])
+                    self._lanes[upstream].settling.downstream.append(self._feeds[downstream])
         if self._job_file.jobs[name].rows.collect:
-            lanes.downstream.append(feed)  # a run of its own may stand in the way of the new one
+            lanes.settling.downstream.append(feed)  # a run of its own may stand in the way of the new one
 
     def runs(self, planned: JobPlan, plain: Iterator[Run], counted: Occurrences) -> Iterator[Run | None]:
         """
@@ -163,7 +164,7 @@ class Pipeline:
         if self._resumed:
             yield from self._replaced(planned, row)
         self._collected.add(planned.name)
-        for feed in self._lanes[planned.name].downstream:
+        for feed in self._lanes[planned.name].settling.downstream:
             feed.wake()
         made = 0
         closed = skipped(source, self._closed(source))

@@ -8,7 +8,8 @@ anything is sent; the second hands out runs one at a time, in constant memory, a
 import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
@@ -22,10 +23,12 @@ from runner.inputs.source import Inline, InputFile, Source
 from runner.inputs.sources import source_of
 from runner.narrow import has_rows
 from runner.needs import in_order
+from runner.records import record
 from runner.render import BATCH, RenderError, Scope
 from runner.row_slice import ALL, RowSlice
 from runner.runs import Occurrences as Occurrences
 from runner.runs import Run as Run
+from runner.shards import WHOLE, Shard
 from runner.spec import Job, Rows, found
 from runner.values import JsonObject, JsonValue
 
@@ -46,6 +49,19 @@ class Counter:
         return before
 
 
+class _Noting:
+    """Counts by *occurrences*, and notes whether any two were equal."""
+
+    def __init__(self, occurrences: Occurrences) -> None:
+        self.are_equal = False
+        self._count = occurrences.count
+
+    def count(self, digest: bytes) -> int:
+        before = self._count(digest)
+        self.are_equal = self.are_equal or before > 0
+        return before
+
+
 class Same(Protocol):
     """Says which runs of a plan are meant; it is asked in the order of the plan."""
 
@@ -63,12 +79,12 @@ def row_digest(row: JsonObject | None) -> int:
     return int.from_bytes(blake2b(values.canonical(row), digest_size=8).digest(), "big")
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class JobPlan:
     """
     A job and its *runs*, counted exactly; where its rows are another job's runs, how many there are at most.
 
-    *cut* is how many the command line lets through, None for all.
+    *cut* is how many the command line lets through, None for all. In a shard *runs* are its own.
     """
 
     name: str
@@ -83,6 +99,14 @@ class JobPlan:
     _batch: str | None = None
     _part: RowSlice = ALL
     _picked: "array[int] | None" = None
+    _shard: Shard = WHOLE
+    _of_all: int | None = None
+    _own: bytearray | None = None
+
+    @property
+    def whole(self) -> int:
+        """How many runs all shards have together; its own where there are no shards."""
+        return self.runs if self._of_all is None else self._of_all
 
     @property
     def products(self) -> int:
@@ -115,7 +139,7 @@ class JobPlan:
         if self.job.rows.job is not None:
             return array("Q")  # they are known once that job's runs are
         products = self.products
-        rows = itertools.islice(self._kept(_raise), -(-self.runs // products) if products else 0)
+        rows = itertools.islice(self._kept(_raise), -(-self.whole // products) if products else 0)
         return array("Q", (row_digest(row) for row in rows))
 
     @staticmethod
@@ -126,18 +150,39 @@ class JobPlan:
     def _runs(self, occurrences: Occurrences, same: "Same | None") -> Iterator[Run]:
         if not self.runs:
             return
-        index = 0
+        index, whole, shard, own = 0, self.whole, self._shard if self._shard.of > 1 else None, self._own
         for row in self._kept(_raise):
             is_there = same is None or same.has_row(row)
             for row_, combination, repeat in self._products(row):
-                if same is None or (is_there and same.has(combination, repeat)):
-                    yield self._run(index, row_, combination, repeat, occurrences)
+                is_ours = own is None or bool(own[index >> 3] & 1 << (index & 7))
+                if is_ours and (same is None or (is_there and same.has(combination, repeat))):
+                    run = self._run(index, row_, combination, repeat, occurrences)
+                    if shard is None or shard.has(run.key):
+                        yield run
                 index += 1
-                if index == self.runs:
+                if index == whole:
                     self._source.verify()
                     return
-        if index < self.runs:
-            raise UsageError(f"job '{self.name}' has {index} runs, planned were {self.runs}", fix="start again")
+        if index < whole:
+            raise UsageError(f"job '{self.name}' has {index} runs, planned were {whole}", fix="start again")
+
+    def in_shard(self, shard: Shard, counted: Occurrences) -> "JobPlan":
+        """
+        Of this plan, which is of all runs, those of *shard*. Every run is rendered once to know its key; *counted* has
+        counted none.
+
+        Where no two are equal, whose keys need all to be counted, the runs of other shards need not be rendered again.
+
+        Raises:
+            UsageError: as for `expand`.
+        """
+        own, runs, noting = bytearray(self.runs + 7 >> 3), 0, _Noting(counted)
+        for run in self.expand(noting):
+            if shard.has(run.key):
+                own[run.index >> 3] |= 1 << (run.index & 7)
+                runs += 1
+        plan = replace(self, runs=runs, _shard=shard, _of_all=self.runs)
+        return plan if noting.are_equal else replace(plan, _own=own)
 
     def at_most(self, upstream: int) -> int:
         """How many runs it has at most when the job that its rows come from has *upstream* of them."""
@@ -316,7 +361,7 @@ def _key(job: str, keyed: JsonValue, occurrences: Occurrences) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Plan:
     """
     What a job file expands to: its chosen jobs in file order, and the data files they read.
@@ -394,6 +439,8 @@ def recalled(
     Data files are digested and not parsed. None where one of them is another, or where `make_plan` has to look: the
     rest of what the plan is made of is for the caller to compare.
     """
+    if job_file.shard.of > 1:
+        return None  # which runs are its own, only their keys tell
     jobs: dict[str, JobPlan] = {}
     files: dict[Path, InputFile] = {}
     for name in job_file.chosen(only):
@@ -436,7 +483,14 @@ def _plan_job(
     if trouble is not None:
         message = f"the first run of job '{name}' can't be rendered: {trouble.message}"
         raise JobFileError([job_file.problem(trouble.loc, message)])
-    return plan
+    return plan if job_file.shard.of == 1 else _in_shard(plan, job_file.shard)
+
+
+def _in_shard(plan: JobPlan, shard: Shard) -> JobPlan:
+    from runner.occurrences import KeyIndex  # sqlite3
+
+    with closing(KeyIndex()) as counted:
+        return plan.in_shard(shard, counted)
 
 
 def _counted(job_file: JobFile, plan: JobPlan) -> JobPlan:

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from runner.answers import RemoteJob
+from runner.records import record
 from runner.states import RETRYABLE, Outcome
 from runner.values import MISSING, JsonValue, Missing
 
@@ -68,7 +68,7 @@ def stream_output(job: RemoteJob, chunks: list[JsonValue], *, is_whole: bool) ->
     return chunks or job.output, is_returned
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RetryPolicy:
     """Which outcomes are tried again, how often in all (*attempts* counts the first), how soon."""
 
@@ -99,7 +99,7 @@ def backoff_s(failures: int, *, initial_s: float, most_s: float, jitter: float) 
     return ceiling_s * (0.5 + jitter / 2)  # the caller draws jitter, so this stays pure
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Looks:
     """How far apart two looks at a job may be, in seconds."""
 

@@ -1,24 +1,34 @@
-"""Show a running batch: a live table on a terminal, plain lines elsewhere."""
+"""Show a running batch: a table that is drawn in place on a terminal, plain lines elsewhere."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from runner.board import EndpointView, JobView, View, board, rate, trust, usd
+from runner.cost import label
 from runner.plain import plain
+from runner.speed import Speed
 from runner.states import State
 from runner.stdout import let_go
-from runner.tally import JobTally, Tally
+from runner.tally import Tally
 from runner.units import elapsed
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from runner.live import Live
+    from runner.screen import Screen
 
 REFRESH_S = 0.25
-PLAIN_EVERY_S = 30.0
+
+STOPPED_S = 3.0
+"""Who was not there for so long was stopped by Ctrl-Z, and a shell has written since. No signal need have said so."""
+
+PLAIN_EVERY_S = ((60.0, 10.0), (600.0, 30.0), (3600.0, 60.0))
+"""Until so many seconds after the start a plain line comes every so many."""
+
+PLAIN_LATER_S = 300.0
+"""From then on one comes so often: a log of a day is read by people, too."""
 
 
 def say(text: str, err: TextIO) -> None:
@@ -29,103 +39,143 @@ def say(text: str, err: TextIO) -> None:
         let_go(err)
 
 
+class Watched:
+    """A running batch as it is looked at again and again: how fast it goes is seen only so."""
+
+    def __init__(self, live: "Live", began_s: float) -> None:
+        """*began_s* is when its display began, by any clock."""
+        self._live = live
+        self._began_s = began_s
+        self._speeds = {name: Speed() for name in live.tally.jobs}
+        self._all = Speed()
+
+    def view(self, now_s: float) -> View:
+        """The batch as it is at *now_s*, by the same clock."""
+        live = self._live
+        jobs = []
+        for name, tally in live.tally.jobs.items():
+            spent = tally.spent_usd(live.usd_per_s.get(name))
+            self._speeds[name].saw(now_s, tally.settled - tally.settled_before, spent)
+            jobs.append(JobView(name, tally, self._speeds[name], spent))
+        endpoints = []
+        for name, endpoint in live.endpoints.items():
+            course = endpoint.course
+            trouble = None if course.newest.is_calm else plain(course.now())
+            endpoints.append(EndpointView(name, course.sample, trouble))
+        afar = live.afar()
+        said = None if afar is None else plain(afar)
+        view = View(jobs, endpoints, self._all, now_s - self._began_s, is_ending=live.interrupted, afar=said)
+        self._all.saw(now_s, sum(one.settled - one.settled_before for one in live.tally.jobs.values()), view.usd)
+        return view
+
+
 class Display:
     """Shows a batch on *err*: redrawn in place on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, err: TextIO) -> None:
+    def __init__(self, err: TextIO, env: Mapping[str, str] | None = None) -> None:
         self._err = err
-        self._console: Console | None = None  # there while a table is drawn
+        self._env = os.environ if env is None else env
+        self._screen: Screen | None = None  # there while a table is drawn
 
     def say(self, text: str) -> None:
         """Print *text* at once, above the table where there is one: what stands below is drawn over."""
-        if self._console is None:
+        if self._screen is None:
             say(text, self._err)
-            return
-        try:
-            self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
-        except OSError:  # as in `say`
-            let_go(self._err)
+        else:
+            self._screen.say(text)
+
+    def went_on(self) -> None:
+        """The process was stopped and goes on: what stands below the table is a shell's, and not to be drawn over."""
+        if self._screen is not None:
+            self._screen.forget()
 
     def leave(self) -> None:
         """Leave the terminal fit for a shell, because the process ends at once."""
-        if self._console is not None:
-            with suppress(OSError):
-                self._console.show_cursor()
-            say("", self._err)
+        if self._screen is not None:
+            self._screen.forget()
+            self._screen.end()
 
     async def show(self, live: "Live") -> None:
         """Show *live* until cancelled."""
-        what = f"{live.folder.path.parent.name} {live.folder.id}"
-        self.say(f"{'going on with' if live.resumed else 'running'} {what}: {live.tally.planned} runs")
-        began = asyncio.get_running_loop().time()
-        if self._err.isatty():
-            await self._redraw(live, began)
+        from runner.screen import Screen, can_draw  # only a terminal needs them
+
+        first = f"{'going on with' if live.resumed else 'running'} {live.folder.label}: {live.tally.planned} runs"
+        watched = Watched(live, asyncio.get_running_loop().time())
+        if can_draw(self._err, self._env):
+            screen = Screen(self._err, self._env)
+            screen.say(first)  # by its thread: from here on nobody waits for the terminal
+            await self._redraw(screen, watched)
         else:
-            await self._tell(live, began)
+            self.say(first)
+            await self._tell(watched)
 
-    async def _tell(self, live: "Live", began: float) -> None:
+    async def _tell(self, watched: Watched) -> None:
+        now_s = asyncio.get_running_loop().time
+        watched.view(now_s())
+        took_s = 0.0
         while True:
-            await asyncio.sleep(PLAIN_EVERY_S)
-            self.say(f"{elapsed(asyncio.get_running_loop().time() - began)}: {states(live.tally)}")
-            for said in troubles(live):
-                self.say(f"  {said}")
+            await asyncio.sleep(pause_s(took_s))
+            view = watched.view(now_s())
+            took_s = view.took_s
+            self.say(f"{elapsed(took_s)}: {line(view)}")
+            for one in view.endpoints:
+                if one.trouble is not None:
+                    self.say(plain(f"  endpoint {one.name}: {one.trouble}"))
+            if view.afar is not None:
+                self.say(f"  {view.afar}")
 
-    async def _redraw(self, live: "Live", began: float) -> None:
-        # rich takes 0.05 s to import, and who redirects to a file never needs it.
-        from rich.console import Console
-        from rich.live import Live as Drawn
-
-        console = Console(file=self._err)
+    async def _redraw(self, screen: "Screen", watched: Watched) -> None:
+        loop = asyncio.get_running_loop()
+        self._screen, drawn_at = screen, loop.time()
         try:
-            with Drawn(console=console, auto_refresh=False, transient=True) as drawn:
-                self._console = console
-                while True:
-                    took_s = asyncio.get_running_loop().time() - began
-                    drawn.update(
-                        table(live.tally, took_s, is_ending=live.interrupted, said=troubles(live)), refresh=True
-                    )
-                    await asyncio.sleep(REFRESH_S)
-        except OSError:  # as in `say`
-            let_go(self._err)
+            while True:
+                view = watched.view(loop.time())
+                if not screen.is_ours or loop.time() - drawn_at > STOPPED_S:
+                    screen.forget()
+                if screen.is_ours and not screen.is_behind:
+                    width, height = screen.size()
+                    screen.draw(board(view, width=width, height=height))
+                drawn_at = loop.time()
+                await asyncio.sleep(REFRESH_S)
         finally:
-            self._console = None
+            self._screen = None
+            await asyncio.shield(asyncio.to_thread(screen.end))
 
 
-def troubles(live: "Live") -> list[str]:
-    """A line for each endpoint that asks for something."""
-    courses = {name: endpoint.course for name, endpoint in live.endpoints.items()}
-    return [plain(f"endpoint {name}: {one.now()}") for name, one in courses.items() if not one.newest.is_calm]
+@asynccontextmanager
+async def showing(display: Display) -> AsyncIterator[Callable[["Live"], None]]:
+    """What is to be told of a batch that starts: *display* shows it until the block ends."""
+    shown: list[asyncio.Task[None]] = []
+
+    def watch(live: "Live") -> None:
+        shown.append(asyncio.create_task(display.show(live), name="display"))
+
+    try:
+        yield watch
+    finally:
+        for task in shown:
+            task.cancel()
+            await asyncio.wait([task])
 
 
-def table(tally: Tally, took_s: float, *, is_ending: bool = False, said: Sequence[str] = ()) -> "Table":
-    """
-    A line a job, with what a person wants to know *took_s* seconds after the start, and below what is to be *said*;
-    *is_ending*: a signal was heard.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("job", "runs", "settled", "in flight", "succeeded", "failed", "other", "eta"):
-        shown.add_column(column, justify="left" if column == "job" else "right", no_wrap=True)
-    for name, job in tally.jobs.items():
-        other = job.states[State.CANCELLED] + job.states[State.SKIPPED]
-        ended = (job.states[State.SUCCEEDED], job.states[State.FAILED], other)
-        last = f"waits for {', '.join(job.waits_for)}" if job.waits_for and job.pending else eta(job, took_s)
-        shown.add_row(name, *map(str, (job.planned, job.settled, job.in_flight, *ended)), last)
-    caption = f"{tally.reused} reused; " if tally.reused else ""
-    caption += elapsed(took_s) + ("" if is_ending else "; Ctrl-C starts nothing more and follows what runs")
-    shown.caption = Text("\n".join([caption, *said]))
-    shown.caption_justify = "left"
-    return shown
+def pause_s(took_s: float) -> float:
+    """How long after *took_s* seconds the next plain line comes: the longer a batch takes, the fewer there are."""
+    return next((every_s for until_s, every_s in PLAIN_EVERY_S if took_s < until_s), PLAIN_LATER_S)
 
 
-def eta(job: JobTally, took_s: float) -> str:
-    """How long *job* will still take at the pace so far, as text; empty while nothing tells."""
-    settled_here = job.settled - job.settled_before
-    if not settled_here or not job.pending:
-        return ""
-    return elapsed(took_s / settled_here * job.pending)
+def line(view: View) -> str:
+    """A batch in a plain line: its runs by state, how fast it goes, how long it may still take, what it has cost."""
+    tally = Tally({})
+    tally.jobs = {one.name: one.tally for one in view.jobs}
+    text = states(tally)
+    per_s, left_s = view.all.runs_per_s, view.all.left_s(tally.pending)
+    if per_s is not None and tally.pending:
+        text += f"; {rate(per_s)}" + (f", about {elapsed(left_s)} left" if left_s is not None else "")
+    if view.usd:
+        text += f"; {label(usd(view.usd), *trust(view.jobs))}"
+        per_h = view.all.usd_per_h
+        text += "" if per_h is None else f", {usd(per_h)} USD/h"
+    return text
 
 
 def states(tally: Tally) -> str:

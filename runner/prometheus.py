@@ -8,6 +8,7 @@ All metrics are gauges: a file speaks of one batch, and the next one begins agai
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
+from runner.cost import Basis
 from runner.states import SETTLED, State, Verdict
 from runner.values import JsonObject
 
@@ -26,6 +27,7 @@ METRICS = {
     "runner_execution_time_seconds": "Time of runs on their workers.",
     "runner_delay_time_seconds": "Time of runs in the queue.",
     "runner_execution_cost_usd": "What execution cost in the newest batch, a lower bound of the bill.",
+    "runner_cost_usd": "What the newest batch cost, as far as its basis tells: exact, mixed or execution.",
     "runner_threshold_holds": "Whether the newest batch holds a threshold.",
 }
 """Each metric with its help, in the order of the file. Names and helps are the same in every file, as they must be."""
@@ -85,7 +87,10 @@ def _job(label: Mapping[str, str], job: JsonObject) -> Iterator[_Sample]:
             if value_ms is not None:
                 yield f"runner_{time}_seconds", {**label, "statistic": statistic}, value_ms / 1000
     if job["cost_usd"] is not None:
-        yield "runner_execution_cost_usd", label, job["cost_usd"]
+        basis = job.get("cost_basis") or Basis.EXECUTION
+        if basis == Basis.EXECUTION:
+            yield "runner_execution_cost_usd", label, job["cost_usd"]
+        yield "runner_cost_usd", {**label, "basis": str(basis)}, job["cost_usd"]
 
 
 def _at(text: str | None) -> float | None:

@@ -9,7 +9,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Protocol, Self
 
 from runner.errors import RecordError
 from runner.events import Claimed, Event
@@ -25,10 +25,25 @@ GROUP = 500
 """At most this many events share a commit: it bounds what waits in memory, not what is lost."""
 
 
-class Recorder:
-    """A `Store` with a thread around it; every method is for the event loop's thread."""
+class Afar(Protocol):
+    """What keeps a second record of a batch, elsewhere (`remote/`)."""
 
-    def __init__(self, store: Store) -> None:
+    def saved(self) -> asyncio.Future[None]:
+        """Done once all that the ledger holds now is there, too; not before, so perhaps never."""
+
+
+class Recorder:
+    """
+    A `Store` with a thread around it; every method is for the event loop's thread.
+
+    Attributes:
+        afar: Where an intent has to be, too, before its request leaves; None where the batch folder is enough.
+    """
+
+    afar: Afar | None = None
+
+    def __init__(self, store: Store, afar: Afar | None = None) -> None:
+        self.afar = afar
         self._store = store
         self._waiting: deque[Entry] = deque()
         self._is_writing = False  # or is about to

@@ -16,8 +16,8 @@ from runner.schema import schema
 _INTRODUCTION = """\
 # The job file
 
-Every key of the grammar, made from its models by `make schema`: this page, the editors'
-[schema](../schemas/job.schema.json) and `runner validate` say the same. [jobs/](../jobs) has files to start from.
+Every key of the grammar, made from its models by `make schema`: this page, the editors' schema (`runner schema`) and
+`runner validate` say the same. `jobs/` has files to start from; the [tutorial](tutorial.md) begins at the beginning.
 
 - **YAML 1.2**: `on`, `no` and `1:30` are text. Unknown and doubled keys are refused; a key with nothing behind it is as
   if it were not there, save where it takes a default of `defaults` away.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from runner.records import record
 from runner.values import JsonValue
 from runner.wording import Loc
 
@@ -22,7 +23,7 @@ BATCH = " batch"
 Render = Callable[[Scope], JsonValue]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Use:
     """A name that a template reads: ``row.prompt`` is root row, key prompt. *guarded*: it may be undefined."""
 
@@ -31,7 +32,7 @@ class Use:
     guarded: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Compiled:
     """A template, ready to render, and the names it reads."""
 

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from runner.batch import Folder, is_id
@@ -17,6 +17,7 @@ from runner.ledger import Ledger
 from runner.plain import plain
 from runner.plan import Plan
 from runner.recorded import recorded
+from runner.records import record
 from runner.secret import MASK
 from runner.standing import line_at, standing
 from runner.states import State
@@ -213,7 +214,7 @@ def _sha256(path: Path) -> str | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Compared:
     """
     A batch beside the one that it repeats: how many runs gave the *same* output, and how many other ones.

@@ -1,17 +1,20 @@
 """Fold ledger records into the health report, and write it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import field
 
+from runner import cost
 from runner.batch import Folder
 from runner.clock import iso
+from runner.cost import NONE, Costs
 from runner.course import Course
 from runner.durable import write_whole
 from runner.events import Sampled
 from runner.gates import WHEN_FALSE
 from runner.judge import Judged, Numbers, all_hold, judge
 from runner.ledger import Ledger
+from runner.records import record
 from runner.states import SETTLED, Outcome, State
 from runner.thresholds import Threshold, all_of
 from runner.values import JsonObject, dump
@@ -23,13 +26,14 @@ PERCENTS = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "max": 100.0}
 """The statistics of thresholds that are percentiles; the other one is the mean."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Told:
     """
     What the report needs and the ledger's tables don't hold: all of it stands in the manifest or in its notes.
 
     *of_jobs* are the thresholds of those jobs that have any. *stopped* says by job, for those that were stopped for
-    good, why; *needs* which jobs each of those needs that do.
+    good, why; *needs* which jobs each of those needs that do. *telling* are the jobs whose outputs are asked for what
+    they cost.
     """
 
     batch: str
@@ -43,6 +47,7 @@ class Told:
     thresholds: tuple[Threshold, ...] = ()
     of_jobs: Mapping[str, tuple[Threshold, ...]] = field(default_factory=dict)
     stopped: Mapping[str, str] = field(default_factory=dict)
+    telling: Collection[str] = ()
     profile: str | None = None
     needs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -63,6 +68,7 @@ def told(ledger: Ledger, folder: Folder, *, verdict: str | None = None) -> Told:
         thresholds=all_of(spec.get("thresholds", {})),
         of_jobs={job: found for job in planned if (found := all_of(spec["jobs"][job].get("thresholds", {})))},
         stopped=ledger.noted("stopped") or {},
+        telling=tuple(job for job in planned if spec["jobs"][job].get("cost") is not None),
         profile=manifest.get("overrides", {}).get("profile"),
         needs={job: needs for job in planned if (needs := _needs(spec["jobs"][job]))},
     )
@@ -77,9 +83,9 @@ def _needs(job: JsonObject) -> list[str]:
 def fold(ledger: Ledger, facts: Told) -> JsonObject:
     """The health report of a batch, over all its resumes: the object of health.json. It speaks of one moment."""
     with ledger.snapshot():
-        counts, reused = ledger.counts(), ledger.reused()
+        counts, reused, costs = ledger.counts(), ledger.reused(), ledger.costs()
         jobs = {
-            job: _job(ledger, job, planned, counts.get(job, {}), reused.get(job, 0), facts)
+            job: _job(ledger, job, planned, counts.get(job, {}), reused.get(job, 0), costs.get(job, NONE), facts)
             for job, planned in facts.planned.items()
         }
         for job in jobs:
@@ -91,6 +97,7 @@ def fold(ledger: Ledger, facts: Told) -> JsonObject:
     totals = {
         word: sum(job[word] for job in jobs.values()) for word in ("runs", *_WORDS, "pending", "retried", "reused")
     }
+    cost_usd, basis = cost.total(jobs.values())
     return {
         "verdict": facts.verdict,
         "batch": {
@@ -100,6 +107,8 @@ def fold(ledger: Ledger, facts: Told) -> JsonObject:
             "started_at": iso(facts.started_at),
             "ended_at": None if facts.ended_at is None else iso(facts.ended_at),
             **totals,
+            "cost_usd": cost_usd,
+            "cost_basis": basis,
         },
         "endpoints": endpoints,
         "jobs": jobs,
@@ -172,17 +181,31 @@ def _time(ledger: Ledger, job: str | None, metric: str, statistic: str) -> float
 
 
 def _cost_of(ledger: Ledger, facts: Told, jobs: Sequence[str]) -> float | None:
-    """What *jobs* cost together, as their own figures add up; None where the rate of one is not known."""
-    spent = ledger.spent()
-    costs = [_cost_usd(facts, job, spent.get(job, (0, 0))[1]) for job in jobs]
-    known = [cost for cost in costs if cost is not None]
-    return round(sum(known), 6) if len(known) == len(costs) else None
+    """What *jobs* cost together, as their own figures add up; None where that of one is not known."""
+    spent, costs = ledger.spent(), ledger.costs()
+    amounts = [
+        _cost_usd(
+            facts,
+            job,
+            spent.get(job, (0, 0))[1],
+            costs.get(job, NONE),
+            is_free=job in facts.telling and job not in costs and not ledger.untold(job),
+        )
+        for job in jobs
+    ]
+    known = [amount for amount in amounts if amount is not None]
+    return round(sum(known), 6) if len(known) == len(amounts) else None
 
 
-def _cost_usd(facts: Told, job: str, execution_ms: int) -> float | None:
-    """Execution only: start-up and idle time are billed too, so the bill is higher."""
-    rate = facts.cost_per_second.get(facts.endpoint_of[job])
-    return None if rate is None else round(execution_ms / 1000 * rate, 6)
+def _cost_usd(facts: Told, job: str, execution_ms: int, costs: Costs, *, is_free: bool) -> float | None:
+    """
+    What attempts told, and of the others execution only: start-up and idle time are billed too, so the bill is higher.
+    *is_free*: there was no attempt that should have told and did not.
+    """
+    amount = cost.spent_usd(execution_ms, costs, facts.cost_per_second.get(facts.endpoint_of[job]))
+    if amount is None:
+        return 0.0 if is_free else None
+    return round(amount, 6)
 
 
 def write(folder: Folder, report: JsonObject) -> None:
@@ -199,6 +222,7 @@ def _job(
     planned: int,
     counts: Mapping[tuple[State, Outcome | None], int],
     reused: int,
+    costs: Costs,
     facts: Told,
 ) -> JsonObject:
     states = {word: sum(count for (state, _), count in counts.items() if state.value == word) for word in _WORDS}
@@ -207,6 +231,9 @@ def _job(
         if outcome is not None and state in SETTLED:
             outcomes[outcome.value] += count
     retried, execution_time_ms = ledger.attempt_totals(job)
+    is_telling = job in facts.telling or costs.told > 0
+    untold = ledger.untold(job) if is_telling else 0
+    cost_usd = _cost_usd(facts, job, execution_time_ms, costs, is_free=is_telling and not untold)
     return {
         "runs": planned,
         **states,
@@ -217,7 +244,9 @@ def _job(
         "delay_time_ms": _percentiles(ledger, job, "delay_time_ms"),
         "execution_time_ms": _percentiles(ledger, job, "execution_time_ms"),
         "errors": [{"message": message, "count": count} for message, count in ledger.errors(job)],
-        "cost_usd": _cost_usd(facts, job, execution_time_ms),
+        "cost_usd": cost_usd,
+        "cost_basis": None if cost_usd is None else cost.basis(costs, untold, is_asked=is_telling),
+        **({"cost_untold": untold} if is_telling else {}),
         "stopped": facts.stopped.get(job),
     }
 

@@ -35,7 +35,7 @@ def line(
 
     *ending* is None for a skipped run, whose error is why it was skipped, where that is known. An attempt without
     output has no key ``output``: null is an output. *reused_from* is the batch that made the result; a line has that
-    key only when it was another one.
+    key only when it was another one, and the key ``cost_usd`` only when its last attempt told what it cost.
     """
     shown: JsonObject = {
         "key": run.key,
@@ -64,6 +64,8 @@ def line(
     }
     if reused_from is not None:
         shown["reused_from"] = reused_from
+    elif ending is not None and ending.cost_usd is not None:  # what an earlier batch paid is not paid again
+        shown["cost_usd"] = ending.cost_usd
     return dump_line(shown)
 
 
@@ -95,6 +97,7 @@ def settled(text: bytes) -> Settled:
             delay_time_ms=shown["delay_time_ms"],
             execution_time_ms=shown["execution_time_ms"],
             artifacts=tuple(shown["artifacts"]),
+            cost_usd=shown.get("cost_usd"),
         )
     at, reused_from = _epoch(shown["settled_at"]), shown.get("reused_from")
     return Settled(run, shown["attempts"], State(shown["state"]), ending, text, at, reused_from)

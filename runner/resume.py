@@ -1,14 +1,15 @@
 """Decide where a batch goes on: which one, whether it still is the same, and what its open runs need first."""
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from runner.batch import Folder, check_newest, newest_first
 from runner.errors import UsageError
-from runner.events import EMBEDDED, Ended, Event, Reopened
-from runner.ledger import Ledger, OpenRun
+from runner.events import EMBEDDED, DraftDropped, DraftOver, Ended, Event, Reopened
+from runner.ledger import Ledger, OpenDraft, OpenRun, Sent
+from runner.records import record
 from runner.states import SETTLED, Outcome
 from runner.values import JsonObject
 from runner.work import Work, ours, settle
@@ -17,7 +18,7 @@ SYNC_ID = "sync-"
 """How the ids of /runsync's jobs begin: their results are kept for 1 minute, others for 30. Source: RunPod docs."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Progress:
     """How far a batch is, by its ledger. *has_ended* is False while it runs, and when it was killed."""
 
@@ -82,7 +83,28 @@ def _options(overrides: JsonObject) -> str:
         words.append(f"--rows {overrides['rows']}")
     if "where" in overrides:
         words.append(f"--where {shlex.quote(overrides['where'])}")
+    if "shard" in overrides:
+        words.append(f"--shard {overrides['shard']}")
     return " ".join(words) or "none"
+
+
+def left_drafts(found: Sequence[OpenDraft], sent: Callable[[int], list[Sent]], *, now: float) -> list[Event]:
+    """
+    What the ledger must hear of the drafts that an earlier process left open. *sent* gives the runs of one.
+
+    What was not about to be finalized surely was not: its runs are pending again. What was is asked about, or followed.
+    An embedded endpoint ended with its process, so nothing of it is there any more.
+    """
+    events: list[Event] = []
+    for one in found:
+        is_gone = one.destination.base_url == EMBEDDED
+        if one.dropped_at is None and one.finalizing_at is None:
+            events.append(DraftDropped(one.number, now))
+        elif is_gone and one.dropped_at is None:
+            events += [Ended(run.key, run.attempt, None, now) for run in sent(one.number)]
+        if is_gone or one.batch_id is None:
+            events.append(DraftOver(one.number, now))
+    return events
 
 
 def reopen(found: Sequence[OpenRun], *, resubmit: Mapping[str, bool], now: float) -> tuple[list[Event], list[Work]]:

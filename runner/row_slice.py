@@ -1,15 +1,15 @@
 """Part of a job's rows by their places: what ``--rows 10:20`` says."""
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
 from runner.errors import UsageError
+from runner.records import record
 
 _FORM = re.compile(r"(\d{0,15}):(\d{0,15})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RowSlice:
     """The rows from *start* on, counted from 0, up to *stop*, which is not one of them; None is the end."""
 

@@ -227,6 +227,20 @@ class RunPod:
         """
         return await self._ask(self._call("GET", "/health", timeout_s=timeout_s), read_health)
 
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[JsonValue], T],
+        *,
+        body: bytes | None = None,
+        timeout_s: float | None = None,
+        brings_result: bool = False,
+    ) -> T:
+        """Call *path*, encoded as it has to be, with its slash; *read* makes a record of the answer."""
+        call = self._call(method, path, body=body, timeout_s=timeout_s, brings_result=brings_result)
+        return await self._ask(call, read)
+
     def _call(
         self,
         method: str,
@@ -250,15 +264,19 @@ class RunPod:
 
     async def _ask(self, call: Call, read: Callable[[JsonValue], T]) -> T:
         """Send *call* and *read* its answer."""
-        async with Spool() as body:
+        body = Spool()
+        try:
             status = await self._wire.send(call, body)
             if body.size_bytes <= INLINE_BYTES:
                 with suppress(ValueError, RecursionError):  # said below, which is rare
-                    return self._without_secrets(read(parse(body.whole())))
+                    return self.without_secrets(read(parse(body.whole())))
             try:
                 return await self._answer(call, status, body, read)
             except Unkept as error:
                 failure = unkept(call, status, error)
+        finally:
+            if body.is_in_file:  # most never are, and have nothing to wait for
+                await body.close()
         raise failure  # here it is chained to nothing
 
     async def _answer(self, call: Call, status: int, body: Spool, read: Callable[[JsonValue], T]) -> T:
@@ -268,7 +286,7 @@ class RunPod:
             reason = "an answer that is not JSON"
         else:
             try:
-                return self._without_secrets(read(answer))
+                return self.without_secrets(read(answer))
             except ValueError as error:
                 reason = str(error)
         # The next bytes tell whether a secret begins where the rest is cut off.
@@ -281,7 +299,7 @@ class RunPod:
             body=await asyncio.to_thread(kept) if len(head) > INLINE_BYTES else kept(),
         )
 
-    def _without_secrets(self, found: T) -> T:
+    def without_secrets(self, found: T) -> T:
         """*found*, the error in it masked: a worker may tell all that it was sent. Its output stays as it is."""
         if isinstance(found, RemoteJob) and found.error is not None:
             return replace(found, error=self._masker.within(found.error))

@@ -4,13 +4,13 @@ The words of a job file that stand for a number, each read into one, or refused 
 Durations, rates, money, shares. Serializers give users' words back: for the manifest, and for defaults in the schema.
 """
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from runner import thresholds, units
+from runner.records import record
 from runner.states import RETRYABLE, Outcome
 from runner.units import Rate
 from runner.values import JsonObject
@@ -72,7 +72,7 @@ def _outcome(value: object) -> Outcome:
     raise PydanticCustomError("choice", "unknown outcome", {"noun": "outcome", "choices": sorted(RETRYABLE)})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Limit:
     """So many runs, or such a share of the plan: one of the two is None."""
 

@@ -6,8 +6,9 @@ Pure. What a text leaves open is refused, so that cron, systemd and Kubernetes b
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+
+from runner.records import record
 
 DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 """In cron's numbers, which begin at 0."""
@@ -39,7 +40,7 @@ class BadSchedule(ValueError):
         self.fix = fix
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Times:
     """
     The times of a schedule, in the local time of no place in particular.
@@ -93,7 +94,7 @@ class Times:
         return shortest.total_seconds()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Moment:
     """One time at a place. *skipped*: the clock jumps over it that day; *twice*: it comes again an hour later."""
 

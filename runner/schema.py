@@ -113,6 +113,7 @@ _TEXTS: dict[tuple[str, str], dict[str, Any]] = {
     ("Job", "webhook"): _URL,
     ("Job", "success_when"): _NO_TEMPLATE,
     ("Job", "retry_when"): _NO_TEMPLATE,
+    ("Job", "cost"): _NO_TEMPLATE,
     ("Artifact", "for"): _NO_TEMPLATE,
     ("S3Config", "access_secret"): _REFERENCE,
     ("S3Config", "endpoint_url"): _URL,

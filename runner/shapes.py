@@ -18,7 +18,7 @@ SHAPES = "shapes"
 NOT_SHAPING = frozenset(
     {
         *("endpoint", "rows", "input", "needs", "when", "reuse", "retry", "retry_when", "on_answer_lost", "stop_when"),
-        *("policy", "timeouts", "poll", "concurrency", "webhook"),
+        *("policy", "timeouts", "poll", "concurrency", "webhook", "cost", "batch_key"),
     }
 )
 """

@@ -42,6 +42,10 @@ class Spool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let the file go; where all is in memory there is none, and nothing to wait for."""
         if self.is_in_file:
             await self._file_turns.last(self._close)
 

@@ -85,6 +85,22 @@ class Lines:
             ) from None
 
 
+class Chained:
+    """The lines of several batches, one after another; they can be read again."""
+
+    def __init__(self) -> None:
+        self.parts: list[Lines] = []
+
+    def __iter__(self) -> Iterator[Line]:
+        for lines in self.parts:
+            yield from lines
+
+    def close(self) -> None:
+        """Close all files."""
+        for lines in self.parts:
+            lines.close()
+
+
 def standing(folder: Folder) -> tuple[Lines, str | None]:
     """
     The lines that stand in *folder*, to be closed; and why superseded ones may be among them, None when none are.

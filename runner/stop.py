@@ -38,35 +38,41 @@ class Over(Exception):
 
 
 class Switch:
-    """One job's switch. Closing it starts nothing more; `cancel` also ends the waiting of what is in flight."""
+    """
+    One job's switch. Closing it starts nothing more; `cancel` also ends the waiting of what is in flight.
+
+    Attributes:
+        reason: Why it was closed; None while it is not.
+        is_closed: Whether nothing more may start.
+    """
 
     def __init__(self) -> None:
         self.reason: Reason | None = None
+        self.is_closed = False  # as the event has it, which each run would ask several times
         self._closed = asyncio.Event()
         self._cancelled = False
         # Dicts, for a set has no order: whoever waits is ended in the order in which they came.
         self._starting: dict[asyncio.Timeout, None] = {}
         self._in_flight: dict[asyncio.Timeout, None] = {}
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing more may start."""
-        return self._closed.is_set()
-
     def close(self, reason: Reason) -> None:
         """Start nothing more, and end all waiting for a start. The first reason stays."""
         if self.reason is None:
             self.reason = reason
-        self._closed.set()
+        self._close()
         _end(self._starting)
 
     def cancel(self, reason: Reason) -> None:
         """Start nothing more, and end all waiting now, so that each attempt in flight is cancelled at RunPod."""
         self.reason = reason
-        self._closed.set()
+        self._close()
         self._cancelled = True
         _end(self._starting)
         _end(self._in_flight)
+
+    def _close(self) -> None:
+        self.is_closed = True
+        self._closed.set()
 
     async def closed(self, within_s: float) -> bool:
         """Wait until the switch is closed, at most *within_s* seconds; whether it is."""

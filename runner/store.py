@@ -21,6 +21,10 @@ GROUP = 500
 """So many lines that are adopted share a commit: it bounds what waits in memory."""
 
 
+MADE = "results_made"
+"""What the ledger has noted by this name: how often results.jsonl was written anew; nothing when it never was."""
+
+
 class Store:
     """The files that hold what happened: results.jsonl and the ledger."""
 
@@ -88,7 +92,8 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
             sync_folder(aside.parent)
-        self.ledger.close_gaps(superseded_end=0, results_aside=True)
+        made = (self.ledger.noted(MADE) or 0) + 1
+        self.ledger.close_gaps(superseded_end=0, results_aside=True, **{MADE: made})
         self._take_aside()
 
     @property

@@ -19,10 +19,10 @@ from runner.errors import (
     TooLarge,
     Unreachable,
 )
-from runner.events import Accepted, Ending, Intended, Withdrawn
+from runner.events import EMBEDDED, Accepted, Ending, Intended, Withdrawn
 from runner.pace import again_s
 from runner.policy import backoff_s
-from runner.record import Recorder
+from runner.record import Afar, Recorder
 from runner.states import Outcome
 from runner.stop import Over, Switch
 from runner.work import Left, Terms, Work, ours
@@ -86,6 +86,9 @@ class Submission:
             except Over:
                 if self._switch.is_closed:
                     return Left.LEFT
+                # The line of a run that waited to be tried again names its last job: that one was paid for.
+                last = self.work
+                self.work = replace(last, job_id=last.last_job_id, submitted_at=last.last_submitted_at)
                 return ours(Outcome.TIMED_OUT, "timeouts.run passed before the endpoint accepted the run")
             except AnswerLost as error:
                 self.work = replace(self.work, attempts=self._number)
@@ -129,11 +132,26 @@ class Submission:
             with suppress(RecordError):  # then nobody knows what is on the disk, and the resume takes it for sent
                 self._recorder.tell(Withdrawn(self.work.run.key, number))
             raise
+        if self._recorder.afar is not None and self._endpoint.destination.base_url != EMBEDDED:
+            await self._saved_afar(self._recorder.afar, number)
         self._number = number
         client, timeout_s = self._endpoint.client, self._terms.request_timeout_s
         if self._terms.mode == "sync":
             return await client.runsync(self._body, wait_ms=SYNC_WAIT_MS, timeout_s=timeout_s)
         return await client.run(self._body, timeout_s=timeout_s)
+
+    async def _saved_afar(self, afar: Afar, number: int) -> None:
+        """
+        Wait until the intent is in the remote folder, too: whoever goes on elsewhere must know of it. A stop ends this
+        waiting, for nothing was sent.
+        """
+        try:
+            async with self._switch.start(_FOREVER_S):
+                await afar.saved()
+        except (Over, asyncio.CancelledError):
+            with suppress(RecordError):
+                self._recorder.tell(Withdrawn(self.work.run.key, number))
+            raise
 
     def _accept(self, job: RemoteJob) -> None:
         now = self._clock.now()

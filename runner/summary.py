@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from shlex import quote
 
+from runner.cost import label
 from runner.health import is_calm, is_grave
 from runner.judge import said
 from runner.plain import plain
@@ -12,6 +13,10 @@ from runner.values import JsonObject
 
 ERRORS = 3
 """So many of a job's errors are shown, the commonest."""
+
+
+COUNTED = ("runs", "succeeded", "failed", "cancelled", "skipped", "pending", "retried", "reused")
+"""The counts of a batch that one line tells."""
 
 
 def summary(health: JsonObject, folder: str) -> str:
@@ -29,6 +34,29 @@ def summary(health: JsonObject, folder: str) -> str:
             f"  {'':<{width}}  {error['count']} x {_first_line(error['message'])}" for error in job["errors"][:ERRORS]
         ]
     return "\n".join([*lines, *_next(health, folder), f"  {folder}"])
+
+
+def sum_up(health: JsonObject, folder: str, exit_code: int) -> JsonObject:
+    """
+    What a batch came to, for a program: the object of ``--summary json``. Its fields are a contract: see
+    docs/ci-and-metrics.md.
+    """
+    totals = health["batch"]
+    return {
+        "verdict": health["verdict"],
+        "exit_code": exit_code,
+        "name": totals["name"],
+        "batch": totals["id"],
+        "profile": totals.get("profile"),
+        "folder": folder,
+        "started_at": totals["started_at"],
+        "ended_at": totals["ended_at"],
+        **{word: totals[word] for word in COUNTED},
+        "cost_usd": totals["cost_usd"],
+        "cost_basis": totals["cost_basis"],
+        "stopped": {name: job["stopped"] for name, job in health["jobs"].items() if job["stopped"]},
+        "thresholds_broken": [plain(said(one)) for one in health["thresholds"] if not one["pass"]],
+    }
 
 
 def _why(health: JsonObject) -> Iterator[str]:
@@ -84,7 +112,8 @@ def _job(job: JsonObject) -> str:
         text += f", execution p50 {elapsed(job['execution_time_ms']['p50'] / 1000)}"
         text += f" p95 {elapsed(job['execution_time_ms']['p95'] / 1000)}"
     if job["cost_usd"] is not None:
-        text += f", at least {job['cost_usd']:.4f} USD"
+        amount = f"{job['cost_usd']:.4f}"
+        text += f", {label(amount, job.get('cost_basis'), job.get('cost_untold', 0))}"
     if "waits_for" in job:
         text += f", waits for {', '.join(job['waits_for'])}"
     return text

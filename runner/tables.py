@@ -1,21 +1,25 @@
 """The lines of results.jsonl as a table: which columns there are, and what each takes of a line."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from operator import methodcaller
 from typing import Any, Self
 
+from runner.records import record
 from runner.values import MISSING, JsonObject, JsonValue
 
 FIRST = ("key", "job", "index", "state", "outcome", "status")
 LAST = (
     *("job_id", "worker_id", "attempts", "delay_time_ms", "execution_time_ms"),
-    *("submitted_at", "settled_at", "artifacts", "reused_from"),
+    *("submitted_at", "settled_at", "artifacts", "reused_from", "cost_usd"),
 )
 FIELDS = (*FIRST, "row", "matrix", "repeat", "input", "output", "error", *LAST)
-"""The fields of a line; ``output`` is only there when there was one, ``reused_from`` when another batch made it."""
+"""
+The fields of a line; ``output`` is only there when there was one, ``reused_from`` when another batch made it,
+``cost_usd`` when the last attempt told what it cost.
+"""
 
 MOST_OUTPUT_KEYS = 100
 """Outputs that have more keys than this together are data by name, not records: none of their keys is a column."""
@@ -43,6 +47,7 @@ TYPES: Mapping[str, Type] = {
     **dict.fromkeys(("index", "repeat", "attempts", "delay_time_ms", "execution_time_ms"), Type.INT),
     **dict.fromkeys(("submitted_at", "settled_at"), Type.TIME),
     "artifacts": Type.TEXTS,
+    "cost_usd": Type.FLOAT,
 }
 """The types of our own fields that are no texts."""
 
@@ -58,7 +63,7 @@ COLLECTED = ("runs",)
 """Those of the one row that collects the runs of a job."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Column:
     """
     A column: its name, and what it takes of a line; `MISSING` when the line has nothing there.
@@ -77,7 +82,7 @@ def column(path: str) -> Column:
     return Column(path, take, TYPES.get(path, Type.TEXT))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Keys:
     """Keys that rows and the matrix have, as far as they are known without any line."""
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from runner.cost import NONE, Costs, spent_usd
 from runner.states import SETTLED, Outcome, State, Verdict
 
 
@@ -15,8 +16,10 @@ class JobTally:
 
     *settled_before* of them took this process no time: they were settled when it took the batch up, or an earlier
     batch had their results; *reused* are all of the latter kind. *execution_ms* is what all attempts that ended took on
-    their workers, those of earlier processes included; *timed_attempts* of them had a time.
-    *waits_for* are the jobs that it waits for before its first run.
+    their workers, those of earlier processes included; *timed_attempts* of them had a time. *costs* are what those of
+    them cost that told it.
+    *waits_for* are the jobs that it waits for before its first run. *elsewhere* are the runs that other shards of the
+    batch have, of which nothing more is known here.
     """
 
     planned: int
@@ -26,7 +29,9 @@ class JobTally:
     reused: int = 0
     execution_ms: int = 0
     timed_attempts: int = 0
+    costs: Costs = NONE
     waits_for: tuple[str, ...] = ()
+    elsewhere: int = 0
     states: Counter[State] = field(default_factory=Counter)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
 
@@ -64,11 +69,31 @@ class JobTally:
         self.settled_before += 1
         self.reused += 1
 
-    def ended(self, execution_ms: int | None) -> None:
-        """Count the end of an attempt, whether its run settles or is tried again; None is a time that nobody gave."""
+    def ended(self, execution_ms: int | None, cost_usd: float | None = None) -> None:
+        """
+        Count the end of an attempt, whether its run settles or is tried again; None is a time, or a cost, that nobody
+        told.
+        """
         if execution_ms is not None:
             self.execution_ms += execution_ms
             self.timed_attempts += 1
+        if cost_usd is not None:
+            timed, executed_ms = (0, 0) if execution_ms is None else (1, execution_ms)
+            self.costs = self.costs.plus(Costs(1, cost_usd, timed, executed_ms))
+
+    @property
+    def untold_attempts(self) -> int:
+        """Attempts that have an execution time and told no cost."""
+        return self.timed_attempts - self.costs.timed
+
+    @property
+    def priced_attempts(self) -> int:
+        """Attempts of which it is known what they cost, or what their execution did where there is a rate."""
+        return self.untold_attempts + self.costs.told
+
+    def spent_usd(self, usd_per_s: float | None) -> float | None:
+        """What the attempts cost that ended; *usd_per_s* is the endpoint's rate. None where nothing is known."""
+        return spent_usd(self.execution_ms, self.costs, usd_per_s)
 
 
 class Tally:
@@ -82,11 +107,12 @@ class Tally:
         counts: Mapping[str, Mapping[tuple[State, Outcome | None], int]],
         spent: Mapping[str, tuple[int, int]] = MappingProxyType({}),
         reused: Mapping[str, int] = MappingProxyType({}),
+        costs: Mapping[str, Costs] = MappingProxyType({}),
     ) -> None:
         """
         Count what a ledger holds, so that totals always cover the whole batch: *counts* are runs, as `Ledger.counts`
         has them, *spent* by job the attempts that have a time and the sum of it in ms, as `Ledger.spent` has them,
-        *reused* of the runs have the result of an earlier batch.
+        *reused* of the runs have the result of an earlier batch; *costs* are what attempts told that they cost.
         """
         for job, found in counts.items():
             for (state, outcome), count in found.items():
@@ -98,6 +124,8 @@ class Tally:
             self.jobs[job].execution_ms += execution_ms
         for job, count in reused.items():
             self.jobs[job].reused += count
+        for job, told in costs.items():
+            self.jobs[job].costs = self.jobs[job].costs.plus(told)
 
     def total(self, state: State) -> int:
         """Runs of all jobs that settled in *state*."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from runner import units
+from runner.records import record
 from runner.values import JsonObject, JsonValue
 
 COUNTS = ("failed", "succeeded", "cancelled", "skipped", "retried", "answer_lost")
@@ -33,7 +34,7 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
 _USD = re.compile(r"(\d{1,12}(?:\.\d+)?)\s*USD", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Threshold:
     """
     What a number of the batch must be for it to pass.

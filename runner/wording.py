@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from runner import spec
+from runner.records import record
 from runner.states import Outcome
 
 Loc = tuple[int | str, ...]
@@ -40,7 +40,7 @@ _PATTERNS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Finding:
     """A problem at a path of the file. *at_key* points at the key there instead of its value."""
 
@@ -250,6 +250,7 @@ _EXPRESSIONS = {
     "jobs.*.success_when": "output.image is defined",
     "jobs.*.retry_when": "outcome == 'crashed'",
     "jobs.*.artifacts.for": "output.images",
+    "jobs.*.cost": "output.usage.cost_usd",
     "jobs.*.when": "jobs.captions.failed == 0",
 }
 

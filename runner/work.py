@@ -1,7 +1,7 @@
 """A run on its way: what lanes take up and hand back, on which terms, and how it settles."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 
 from runner.events import Destination, Ending, Settled
@@ -80,14 +80,14 @@ class Left(Enum):
     LEFT = "left"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Terms:
     """
     What one job asks of its attempts.
 
-    *mode* is the job file's: async, sync or stream. *policy* is in RunPod's words. *webhook* and *s3_config* are what
-    the job file has for RunPod and the worker, None for nothing. *execution_timeout_s* is None where RunPod's default
-    holds. *paused_s* is how long a paused endpoint is tried, *ttl_s* how long RunPod knows an unfinished job.
+    *mode* is the job file's: async, sync, stream or batch. *policy* is in RunPod's words. *webhook* and *s3_config* are
+    what the job file has for RunPod and the worker, None for nothing. *execution_timeout_s* is None where RunPod's
+    default holds. *paused_s* is how long a paused endpoint is tried, *ttl_s* how long RunPod knows an unfinished job.
     """
 
     policy: JsonObject

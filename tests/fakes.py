@@ -28,6 +28,7 @@ from runner.events import (
     Reopened,
     Sampled,
     Settled,
+    Uploaded,
     Withdrawn,
 )
 from runner.faults import Refusal, fault
@@ -456,6 +457,10 @@ def words(event: Event) -> str:
             return f"Settled {event.state} {event.ending.outcome if event.ending else None}"
         case Sampled():
             return f"Sampled {event.endpoint}"
+        case Uploaded():
+            return f"Uploaded {event.upto}"
+        case _:  # what is done with the drafts of RunPod's Batch API
+            return type(event).__name__
 
 
 class MemoryReceived(Received):

@@ -193,8 +193,7 @@ class Stage:
     @property
     def env(self) -> dict[str, str]:
         """What the command needs."""
-        buffered = {"PYTHONUNBUFFERED": ""}  # as users have it: what can't be written stays behind
-        return {"STAGE_MARK": self.mark} | buffered | (self.server.env if self.server else {})
+        return {"STAGE_MARK": self.mark} | (self.server.env if self.server else {})
 
     def words(self, *words: str) -> list[str | Path]:
         """``run`` and *words*."""

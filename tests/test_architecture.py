@@ -15,10 +15,11 @@ ALONE = {
     "jinja2": {"runner.template"},
     "sqlite3": {"runner.database"},
     "aiohttp": {"runner.exchange", "runner.wire", "runner.fetch", "runner.local", "runner.watching"},
+    "ray": {"runner.on_ray"},
     "typer": {"runner.cli"},
-    "rich": {"runner.progress"},
     "pyarrow": {"runner.sinks", "runner.inputs"},
     "jsonschema_rs": {"runner.output_schema"},
+    "fsspec": {"runner.remote"},
 }
 """Who may import what, lazy imports and imports for types included; a package stands for all in it."""
 
@@ -96,8 +97,8 @@ def test_a_library_is_imported_in_one_place(library: str) -> None:
     ("words", "heavy"),
     [
         (["--help"], {"pydantic", "jinja2", "yaml", "aiohttp", "asyncio", "sqlite3", "orjson"}),
-        (["validate", "jobs/hello.yaml"], {"jinja2", "aiohttp", "asyncio", "sqlite3", "rich", "pyarrow"}),
-        (["plan", "jobs/hello.yaml"], {"jinja2", "aiohttp", "asyncio", "sqlite3", "rich", "pyarrow"}),
+        (["validate", "jobs/hello.yaml"], {"jinja2", "aiohttp", "asyncio", "sqlite3", "rich", "pyarrow", "fsspec"}),
+        (["plan", "jobs/hello.yaml"], {"jinja2", "aiohttp", "asyncio", "sqlite3", "rich", "pyarrow", "fsspec"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

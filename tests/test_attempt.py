@@ -284,6 +284,20 @@ async def test_timeouts_run_also_bounds_the_waiting_to_be_accepted(error: RunPod
     assert attempt.work.attempts == 0
 
 
+@in_virtual_time
+async def test_a_run_that_waited_to_be_tried_again_is_known_by_its_last_job() -> None:
+    """That is the one that was paid for, so its line names it."""
+    scene = Scene(run_timeout_s=100.0)
+    scene.endpoint._reached = True
+    scene.runpod.play = lambda given: Play(error=http(429, retry_after="300"))
+    before = Work(a_run(), attempts=1, job_id="job-1", submitted_at=EPOCH, first_at=EPOCH)
+    attempt = scene.attempt(before.again(ours(Outcome.CRASHED, "its worker died"), failures=1))
+    ending = await attempt.make()
+    assert isinstance(ending, Ending)
+    assert ending.outcome is Outcome.TIMED_OUT
+    assert (attempt.work.attempts, attempt.work.job_id, attempt.work.submitted_at) == (1, "job-1", EPOCH)
+
+
 @pytest.mark.parametrize(
     ("error", "health", "message"),
     [

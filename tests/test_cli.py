@@ -60,6 +60,14 @@ def folder(tmp_path: Path) -> Path:
             "error: --resume and --fresh exclude each other\n  help: leave one out\n",
         ),
         (
+            ["run", "echo.yaml", "--summary", "json", "--format", "json"],
+            "error: --summary json and --format json exclude each other\n  help: leave one out\n",
+        ),
+        (
+            ["run", "echo.yaml", "--summary", "short"],
+            "error: --summary is text or json, found 'short'\n  help: write --summary json\n",
+        ),
+        (
             ["run", "echo.yaml", "--local", "http://127.0.0.1:9/v2"],
             "error: --local needs the served endpoint's token, and the environment variable RUNNER_LOCAL_TOKEN is not"
             " set\n  help: export RUNNER_LOCAL_TOKEN=… as 'runner serve' prints it, or name another with --token-env\n",

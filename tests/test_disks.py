@@ -23,6 +23,8 @@ CHOSEN = (
     "ledger.sqlite-wal cut #1",
 )
 
+pytestmark = pytest.mark.usefixtures("forking")
+
 
 @pytest.fixture(autouse=True)
 def compiler() -> None:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from runner.artifacts import Artifacts
 from runner.check import Templates
-from runner.dispatch import Feed, Lanes, dispatch
+from runner.dispatch import Lanes, dispatch
 from runner.endpoint import LiveEndpoint
 from runner.errors import AnswerLost, RecordError, Unreachable, UsageError
 from runner.events import Accepted, CancelDecided, Destination, Ended, Event, Intended, Settled, Withdrawn
+from runner.feed import Feed
 from runner.judge import StopAt
 from runner.outputs import Outputs
 from runner.payload import RUN_BODY_BYTES

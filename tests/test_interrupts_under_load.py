@@ -8,6 +8,8 @@ import pytest
 from torture.load import looked_at, play
 from torture.scene import Account
 
+pytestmark = pytest.mark.usefixtures("forking")
+
 CASES = ("Ctrl-C twice, then resume", "cancel from another shell", "SIGHUP", "nobody reads", "asleep")
 
 

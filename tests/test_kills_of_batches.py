@@ -32,6 +32,9 @@ KINDS = (
 """One case of each kind."""
 
 
+pytestmark = pytest.mark.usefixtures("forking")
+
+
 def every() -> dict[str, Case]:
     """Every case there is, by name."""
     return {case.name: case for case in [*kills.cases(MOMENTS, SEED), *interrupts.cases()]}

@@ -5,11 +5,12 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from happened import a_run, carried
+from happened import a_run, a_settled, carried
 from old_batches import BEGAN, MIXED, a_batch, mixed
 
 from runner import batch
@@ -62,6 +63,7 @@ def test_a_program_gets_every_number(tmp_path: Path) -> None:
             "id": folder.id,
             "name": "horses",
             "path": str(folder.path),
+            "profile": None,
             "verdict": "interrupted",
             "runs": 5,
             "settled": 4,
@@ -77,6 +79,21 @@ def test_a_program_gets_every_number(tmp_path: Path) -> None:
             "problem": None,
         }
     ]
+
+
+def test_profile_and_reused_runs_have_columns_where_there_are_any(tmp_path: Path) -> None:
+    """Two batches of one file that differ in these are not the same."""
+    a_batch(tmp_path, carried(a_run()))
+    taken = replace(a_settled(a_run(), 0), attempts=0, reused_from="20270114T080000Z-7f3a")
+    folder = a_batch(tmp_path, [taken], id_="20270116T080000Z-0000")
+    manifest = json.loads(folder.manifest.read_bytes())
+    folder.manifest.write_text(json.dumps(manifest | {"overrides": {"profile": "nightly"}}))
+    assert [line[:83].rstrip() for line in said(tmp_path).splitlines()] == [
+        "name    profile  id                     verdict  settled  succeeded  reused  failed",
+        "horses  nightly  20270116T080000Z-0000  pass         1/1          1       1       0",
+        "horses           20270115T080000Z-7f3a  pass         1/1          1               0",
+    ]
+    assert [(one["profile"], one["reused"]) for one in document(tmp_path)] == [("nightly", 1), (None, 0)]
 
 
 @pytest.mark.parametrize("name", [None, "horses"])

@@ -508,7 +508,8 @@ async def test_a_job_that_is_unknown_is_lost_after_a_grace_of_10_s(folder: Path)
     replies = following(NOT_FOUND, stream=NOT_FOUND)
     replies["chunks"] = {"stream": [chunks("IN_PROGRESS", "a"), NOT_FOUND], "status": NOT_FOUND}
     async with ScriptedRunPod(replies) as server:
-        carried = await carry(write_job_file(folder, server, jobs({}, FOLLOWED | {"chunks": "stream"})))
+        path = write_job_file(folder, server, jobs({}, FOLLOWED | {"chunks": "stream"}))
+        carried = await carry(path, speed=20.0)  # a busy machine must not make a minute of its pauses
     gone = Line("failed", "lost", None, message="RunPod no longer knows job job-1 (404 twice)")
     assert lines_of(carried) == {
         **dict.fromkeys(FOLLOWED, gone),

@@ -1,15 +1,13 @@
 """The pipeline of `jobs/`, killed at one step after the other: what it comes to has the same bytes in the end."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pipelines import numbers, pipeline
-from terminal import DEADLINE_S, ROOT, Server, environment, lines, runner, serving
+from terminal import ROOT, Server, finish, lines, runner, serving, start
 
 FILE = ROOT / "jobs/pipeline.yaml"
 OF_THE_DAY = (
@@ -91,16 +89,8 @@ def test_a_kill_changes_nothing_of_what_it_comes_to(step: str, nth: int, whole: 
 
 def kill(step: str, nth: int, *words: str, env: Mapping[str, str] | None = None) -> None:
     """Run the command and kill it at a step, which it must reach."""
-    killed = subprocess.run(
-        [sys.executable, "-m", "torture.killed", step, str(nth), *words],
-        cwd=ROOT,
-        env=environment(env),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    assert killed.returncode == -9, killed.stderr
+    killed = finish(start(step, str(nth), *words, cwd=ROOT, env=env, module="torture.killed"))
+    assert killed.code == -9, killed.err
 
 
 def half_failed(folder: Path) -> list[str]:

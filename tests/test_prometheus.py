@@ -75,6 +75,7 @@ def test_names_stay_as_they_are() -> None:
         "runner_execution_time_seconds",
         "runner_delay_time_seconds",
         "runner_execution_cost_usd",
+        "runner_cost_usd",
         "runner_threshold_holds",
     ]
 

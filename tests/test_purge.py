@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fake_http import RawServer, Reply, Then, answer
+from forked import popen
 from terminal import DEADLINE_S, Ran, Server, environment, finish, runner, serving, wait_until, write
 
 HANDLER = """\
@@ -87,15 +88,13 @@ class Person:
     def __init__(self, folder: Path, server: Server, *words: str) -> None:
         self._terminal, theirs = pty.openpty()
         words = ("purge", "slow.yaml", "local", "--local", server.url, *words)
-        self.process = subprocess.Popen(
+        self.process = popen(
             [sys.executable, "-m", "runner", *words],
             cwd=folder,
             env=environment(server.env),
             stdin=theirs,
             stdout=subprocess.PIPE,
             stderr=theirs,
-            text=True,
-            start_new_session=True,
         )
         os.close(theirs)
 

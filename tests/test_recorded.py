@@ -65,7 +65,7 @@ def test_words_of_another_version_are_said_plainly() -> None:
         recorded(manifest)
     assert caught.value.render() == (
         "error: the manifest of batch 20261123T022312Z-7f3a can't be read back:"
-        " Input should be 'async', 'sync' or 'stream'\n"
+        " Input should be 'async', 'sync', 'stream' or 'batch'\n"
         "  help: use the runner that wrote it, version 1.2.3"
     )
 

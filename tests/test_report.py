@@ -112,7 +112,7 @@ def test_the_report_says_what_the_lines_say(store: Store, tmp_path: Path) -> Non
     assert len(lines) > 50
     for job, planned in FACTS.planned.items():
         found = dict(report["jobs"][job])
-        for key in ("retried", "cost_usd", "stopped"):
+        for key in ("retried", "cost_usd", "cost_basis", "stopped"):
             found.pop(key)
         assert found == by_hand([one for one in lines if one["job"] == job], planned)
     store.close()
@@ -154,10 +154,12 @@ def test_the_report_has_the_keys_of_the_contract(store: Store) -> None:
         **{word: report["batch"][word] for word in ("runs", "succeeded", "failed", "cancelled", "skipped", "pending")},
         "retried": report["batch"]["retried"],
         "reused": 0,
+        "cost_usd": None,
+        "cost_basis": None,
     }
     keys = {
         *("runs", "succeeded", "failed", "cancelled", "skipped", "pending", "outcomes", "retried", "reused"),
-        *("delay_time_ms", "execution_time_ms", "errors", "cost_usd", "stopped"),
+        *("delay_time_ms", "execution_time_ms", "errors", "cost_usd", "cost_basis", "stopped"),
     }
     assert all(set(job) == keys for job in report["jobs"].values())
     assert set(report["jobs"]["empty"]["execution_time_ms"]) == {"p50", "p95", "p99", "max"}

@@ -62,15 +62,15 @@ def test_json_is_one_array(folder: Folder) -> None:
 
 def test_csv_has_a_column_for_each_key(folder: Folder) -> None:
     """It opens in a spreadsheet as it is."""
-    times = "1970-01-01T00:01:41.000Z,1970-01-01T00:01:43.000Z,[],\n"
+    times = "1970-01-01T00:01:41.000Z,1970-01-01T00:01:43.000Z,[],,\n"
     assert written(folder, format="csv").decode() == (
         "key,job,index,state,outcome,status,row.prompt,row.style,matrix.seed,repeat,output,output.score,error,"
         "error_type,job_id,worker_id,attempts,delay_time_ms,execution_time_ms,submitted_at,settled_at,artifacts,"
-        "reused_from\n"
+        "reused_from,cost_usd\n"
         'aaaa1,photos,0,succeeded,completed,COMPLETED,a horse,,1,0,"{""score"":0.75}",0.75,,,aaaa1-job-1,w1,1,19,539,'
         f"{times}"
         f"aaaa2,photos,1,failed,failed,FAILED,ein Pferd,ink,,0,,,no horse,ValueError,aaaa2-job-1,w1,1,,,{times}"
-        "bbbb3,photos,2,skipped,,,,,,0,,,,,,,0,,,,1970-01-01T00:01:43.000Z,[],\n"
+        "bbbb3,photos,2,skipped,,,,,,0,,,,,,,0,,,,1970-01-01T00:01:43.000Z,[],,\n"
         f"cccc4,captions,0,succeeded,completed,COMPLETED,,,,0,short,,,,cccc4-job-1,w1,1,,,{times}"
     )
 

@@ -184,6 +184,8 @@ ONLY_THE_VALIDATOR = [
     *(r"^RunPod's '(execution_timeout|ttl)' is", r"^looks are at (least|most)", r"^a duration is at most"),
     *(r"^all items of 'for' would", r"^an artifact is at most", r"^'retry_when' never acts", r"is not looked at where"),
     *(r"^cron takes a day", r"' never comes$"),
+    *(r"^who may log in can't be part", r"^old batches are only removed from folders of this machine$"),
+    *(r"can't be used in mode batch", r"is the batch_key, which", r"^batch_key needs an input"),
     # A schema within the schema, which may be of any draft.
     *(r"^this is no JSON Schema", r"in this schema$", r"' is not JSON$"),
     # Files on this machine, and where paths lead.

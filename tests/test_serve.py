@@ -343,7 +343,7 @@ def test_the_help_names_every_fault_and_a_wrong_one_is_refused(folder: Path) -> 
 def test_the_bad_day_of_the_readme_is_one(started: Start) -> None:
     """As it stands there."""
     (line,) = re.findall(
-        r"^    \.venv/bin/runner (serve .* --fault .*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+        r"^\$ \.venv/bin/runner (serve .* --fault .*)$", (ROOT / "README.md").read_text(), re.MULTILINE
     )
     process = started(start(*line.split(), cwd=ROOT))
     assert introduced(process, "# a bad day")[-1] == (

@@ -123,6 +123,7 @@ def test_the_document_is_the_line_and_the_attempts(folder: Folder) -> None:
                 "worker_id": "w1",
                 "delay_time_ms": None,
                 "execution_time_ms": None,
+                "cost_usd": None,
                 "error": None,
             }
         ],

@@ -312,6 +312,7 @@ def test_our_own_columns_have_their_types_whatever_has_settled() -> None:
     ours = {
         **dict.fromkeys(("key", "job", "state", "outcome", "status", "output", "error", "error_type"), "string"),
         **dict.fromkeys(("job_id", "worker_id", "reused_from"), "string"),
+        "cost_usd": "double",
         **dict.fromkeys(("index", "repeat", "attempts", "delay_time_ms", "execution_time_ms"), "int64"),
         **dict.fromkeys(("submitted_at", "settled_at"), "timestamp[ms, tz=UTC]"),
         "artifacts": "list<element: string>",

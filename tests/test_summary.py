@@ -12,8 +12,9 @@ def a_job(**more: Any) -> JsonObject:
     """One job's part of health.json: two runs, both succeeded, unless *more* says otherwise."""
     none = {"p50": None, "p95": None, "p99": None, "max": None}
     counts = {"runs": 2, "succeeded": 2, "failed": 0, "cancelled": 0, "skipped": 0, "pending": 0}
-    rest = {"outcomes": {"completed": 2}, "retried": 0, "reused": 0, "errors": [], "cost_usd": None, "stopped": None}
-    return counts | rest | {"delay_time_ms": none, "execution_time_ms": none} | more
+    rest = {"outcomes": {"completed": 2}, "retried": 0, "reused": 0, "errors": [], "stopped": None}
+    cost = {"cost_usd": None, "cost_basis": None}
+    return counts | rest | cost | {"delay_time_ms": none, "execution_time_ms": none} | more
 
 
 def health(
@@ -60,7 +61,7 @@ def test_a_batch_that_failed_says_what_and_how_often() -> None:
         "fail: horses 20261123T022312Z-7f3a",
         "  15 of 22 runs did not succeed",
         "  photos  5 of 20 succeeded (8 crashed, 2 timed_out, 5 skipped), 4 retried,"
-        " execution p50 539ms p95 12s, at least 0.1235 USD",
+        " execution p50 539ms p95 12s, at least 0.1235 USD, execution only",
         "          7 x CUDA out of memory",
         f"          2 x {'x' * 99}…",
         "          1 x (no message)",

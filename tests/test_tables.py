@@ -20,7 +20,7 @@ LINE: JsonObject = {"row": {"a.b": 1, "a": {"b": 2, "c.d": 3}}, "output": {"imag
 def test_the_fields_are_those_of_a_line() -> None:
     """A field that is new in results.jsonl must be one that can be asked for."""
     line = parse(a_settled(a_run(), ending=an_ending(output=1)).line)
-    assert sorted({*line, "reused_from"}) == sorted(FIELDS)
+    assert sorted({*line, "reused_from", "cost_usd"}) == sorted(FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_default_columns_are_those_that_any_line_has() -> None:
     assert names == [
         *("key", "job", "index", "state", "outcome", "status", "row.b", "row.a", "matrix.seed", "matrix.size"),
         *("repeat", "output", "error", "error_type", "job_id", "worker_id", "attempts", "delay_time_ms"),
-        *("execution_time_ms", "submitted_at", "settled_at", "artifacts", "reused_from"),
+        *("execution_time_ms", "submitted_at", "settled_at", "artifacts", "reused_from", "cost_usd"),
     ]
 
 

@@ -29,11 +29,11 @@ from runner.errors import (
     Unreadable,
 )
 from runner.exchange import Session
-from runner.parsing import _has_long_integer, parse_answer
+from runner.parsing import parse_answer
 from runner.runpod import RunPod, open_session
 from runner.secret import Secret
 from runner.spool import BATCH_BYTES, MEMORY_BYTES, Spool
-from runner.values import JsonValue, is_deeper
+from runner.values import JsonValue, has_long_integer, is_deeper
 
 KEY = "rpa_PLANTED0KEY"
 JOB = b'{"id": "J-u1", "status": "IN_QUEUE"}'
@@ -401,8 +401,8 @@ async def test_numbers_that_the_fast_parser_would_spoil_are_kept(session: Sessio
 @pytest.mark.parametrize("before", range(1_048_555, 1_048_577, 7))
 def test_a_long_integer_is_found_wherever_it_stands(before: int) -> None:
     """Large answers are looked through in pieces, and it may stand across two."""
-    assert _has_long_integer(b"x" * before + b"1234567890123456789" + b"x" * 100)
-    assert not _has_long_integer(b"x" * before + b"123456789012345678" + b"x" * 100)
+    assert has_long_integer(b"x" * before + b"1234567890123456789" + b"x" * 100)
+    assert not has_long_integer(b"x" * before + b"123456789012345678" + b"x" * 100)
 
 
 # Big answers: over 8 MiB they go to a file

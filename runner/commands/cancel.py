@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from runner import batch, report
+from runner import batch, locations, report, shards_folder, shards_told
 from runner.batch import Folder
 from runner.errors import EXIT_FAIL, EXIT_PASS, BatchBusy
 from runner.execute import execute
@@ -15,6 +15,7 @@ from runner.options import Options
 from runner.plain import plain
 from runner.progress import say
 from runner.resume import progress
+from runner.shards_folder import Common, Standing
 from runner.summary import summary
 from runner.values import JsonObject, dump
 
@@ -26,6 +27,7 @@ def cancel(
     name: str,
     *,
     output_dir: Path | None = None,
+    take_over: bool = False,
     token_env: str | None = None,
     as_json: bool = False,
     out: TextIO = sys.stdout,
@@ -40,7 +42,17 @@ def cancel(
     Raises:
         RunnerError: as `runner.execute.execute` does.
     """
-    folder = batch.find(name, batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir))
+    outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
+    if (common := shards_folder.find(name, outputs)) is not None:
+        return _shards(common, token_env, as_json, out, err)
+    folder = batch.find(name, outputs)
+    if locations.is_looked_at(folder.path):
+        if batch.is_running(folder) and not take_over:
+            raise BatchBusy(
+                f"{locations.shown(folder.path)} is being run on another machine",
+                fix="stop it there, with Ctrl-C or runner cancel, or write --take-over",
+            )
+        return _end_elsewhere(folder, take_over, token_env, as_json, out, err)
     if not progress(folder).unfinished and not batch.is_running(folder):
         say(f"batch {folder.id} has ended already; there is nothing to cancel", err)
         return _tell(folder, as_json, out, err)
@@ -57,6 +69,34 @@ def cancel(
                 say(plain(note), err)
             break
     return _tell(folder, as_json, out, err)
+
+
+def _shards(common: Common, token_env: str | None, as_json: bool, out: TextIO, err: TextIO) -> int:
+    """End all shards of *common* that are there, one after another; those that are missing were never sent."""
+    codes = [
+        cancel(str(one.folder.path), token_env=token_env, out=err, err=err)
+        for one in common.there
+        if one.standing is not Standing.ENDED
+    ]
+    common = shards_folder.read(common.path)
+    with shards_told.opened(common) as whole:
+        health = shards_told.as_json(common, whole.health)
+        say(dump(health).decode() if as_json else shards_told.as_text(common, whole.health), out)
+    return max(codes, default=EXIT_PASS)
+
+
+def _end_elsewhere(
+    folder: Folder, take_over: bool, token_env: str | None, as_json: bool, out: TextIO, err: TextIO
+) -> int:
+    """End a batch whose folder is elsewhere, and which no process of this machine runs."""
+    if not progress(folder).unfinished:
+        say(f"batch {folder.id} has ended already; there is nothing to cancel", err)
+        return _tell(folder, as_json, out, err)
+    options = Options.of_batch(folder, cancel=True, take_over=take_over, token_env=token_env)
+    ended = asyncio.run(execute(options))
+    for refusal in ended.refusals:
+        say(refusal.render(), err)
+    return _tell(ended.folder, as_json, out, err)
 
 
 def _was_heeded(folder: Folder, err: TextIO) -> bool:
@@ -76,7 +116,8 @@ def _tell(folder: Folder, as_json: bool, out: TextIO, err: TextIO) -> int:
         facts = report.told(ledger, folder, verdict="unfinished")
         health: JsonObject = report.fold(ledger, facts)
         left = sum(one.job_id is not None and not one.ended for one in ledger.open_runs())
-    say(dump(health).decode() if as_json else summary(health, str(folder.path)), out)
+        left += sum(len(ledger.sent(one.number)) for one in ledger.open_drafts())
+    say(dump(health).decode() if as_json else summary(health, locations.shown(folder.path)), out)
     # Jobs that need others are settled once those are, which the jobs that are left keep from it.
     later = sum(job["pending"] for name, job in health["jobs"].items() if name in facts.needs) if left else 0
     if (stay := health["batch"]["pending"] - left - later) > 0:

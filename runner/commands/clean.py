@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runner import batch
+from runner import batch, locations
 from runner.errors import EXIT_BUSY, EXIT_PASS, BatchBusy, UsageError
 from runner.inventory import Held, held, roots, size_bytes
 from runner.keep import ASIDE, cut_off, remove
@@ -76,6 +76,7 @@ def clean(
         RecordError: a batch can't be removed.
     """
     now = time.time() if now is None else now
+    locations.check_is_here("clean", name, output_dir)
     outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
     code = EXIT_PASS
     going: dict[Path, list[Old]] = {}

@@ -2,12 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from runner import batch
+from runner import batch, locations
 from runner.clock import iso
 from runner.errors import EXIT_PASS, UsageError
 from runner.inventory import Account, held, live, roots, size_bytes
@@ -20,8 +20,14 @@ from runner.values import JsonObject, dump
 MOST_FILES = 10_000
 """A batch with more files is listed without its size: to add them up would take longer than all the rest."""
 
-COLUMNS = ("name", "id", "verdict", "settled", "succeeded", "failed", "other", "started", "took", "size")
-LEFT = {"name", "id", "verdict", "started"}
+COLUMNS = (
+    *("name", "profile", "id", "verdict", "settled", "succeeded", "reused", "failed", "other"),
+    *("started", "took", "size"),
+)
+LEFT = {"name", "profile", "id", "verdict", "started"}
+
+AT_TIMES = ("profile", "reused")
+"""Columns that are there when a batch has something in them."""
 
 
 def list_batches(
@@ -38,14 +44,21 @@ def list_batches(
     Raises:
         UsageError: the outputs folder can't be read.
     """
-    outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
+    if (url := locations.url_in(name)) is not None:
+        output_dir, name = Path(url), None
+    if (url := locations.url_in(output_dir)) is not None:
+        from runner.remote.reading import all_in
+
+        outputs = all_in(url, name)
+    else:
+        outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
     found = sorted(_entries(outputs, name), key=lambda entry: str(entry["id"]), reverse=True)
     if as_json:
         text = dump({"batches": found}).decode()
     elif found:
         text = "\n".join(_table(found, time.time() if now is None else now))
     else:
-        text = f"no batches{f' of {name!r}' if name else ''} in {outputs}"
+        text = f"no batches{f' of {name!r}' if name else ''} in {locations.shown(outputs)}"
     with while_read():
         print(text, file=out or sys.stdout)
     return EXIT_PASS
@@ -53,6 +66,7 @@ def list_batches(
 
 def _entries(outputs: Path, name: str | None) -> Iterator[JsonObject]:
     """What ``--format json`` says of each batch."""
+    is_elsewhere = locations.is_looked_at(outputs)
     for root in roots(outputs, name):
         try:
             batches = held(root)
@@ -64,9 +78,9 @@ def _entries(outputs: Path, name: str | None) -> Iterator[JsonObject]:
             yield {
                 "id": one.folder.id,
                 "name": one.name,
-                "path": str(one.folder.path),
+                "path": locations.shown(one.folder.path),
                 **_said(one.account, "running" if one is running else "unfinished"),
-                "size_bytes": size_bytes(one.folder.path, most_files=MOST_FILES),
+                "size_bytes": None if is_elsewhere else size_bytes(one.folder.path, most_files=MOST_FILES),
                 "problem": one.problem,
             }
 
@@ -74,8 +88,11 @@ def _entries(outputs: Path, name: str | None) -> Iterator[JsonObject]:
 def _said(account: Account | None, otherwise: str) -> JsonObject:
     words = [state.value for state in State if state in SETTLED]
     if account is None:
-        return dict.fromkeys(("verdict", "runs", "settled", *words, "reused", "repeats", "started_at", "ended_at"))
+        return dict.fromkeys(
+            ("profile", "verdict", "runs", "settled", *words, "reused", "repeats", "started_at", "ended_at")
+        )
     return {
+        "profile": account.profile,
         "verdict": account.verdict or otherwise,
         "runs": account.planned,
         "settled": account.settled,
@@ -89,35 +106,41 @@ def _said(account: Account | None, otherwise: str) -> JsonObject:
 
 def _table(entries: Sequence[JsonObject], now: float) -> Iterator[str]:
     """The batches for a person. What can't be read has its problem where the others have their numbers."""
-    rows = [_row(entry, now) for entry in entries]
-    whole = [COLUMNS, *(row for row in rows if len(row) == len(COLUMNS))]
-    widths = [max(len(row[number]) for row in whole) for number in range(len(COLUMNS))]
-    widths[:2] = [max(len(row[number]) for row in [COLUMNS, *rows]) for number in range(2)]
-    for row in [COLUMNS, *rows]:
-        cells = [
-            f"{text:<{width}}" if column in LEFT or len(row) != len(COLUMNS) else f"{text:>{width}}"
-            for column, width, text in zip(COLUMNS, widths, row, strict=False)
-        ]
-        yield "  ".join(cells).rstrip()
+    found = [_row(entry, now) for entry in entries]
+    columns = [name for name in COLUMNS if name not in AT_TIMES or any(row.get(name) for row in found)]
+    widths = {name: max(len(name), *(len(row.get(name, "")) for row in found)) for name in columns}
+    yield _line([f"{name:<{widths[name]}}" if name in LEFT else f"{name:>{widths[name]}}" for name in columns])
+    for row in found:
+        shown = [name for name in columns if name in row] if "problem" in row else columns
+        cells = [f"{row[name]:<{widths[name]}}" if name in LEFT else f"{row[name]:>{widths[name]}}" for name in shown]
+        yield _line([*cells, *([row["problem"]] if "problem" in row else [])])
 
 
-def _row(entry: JsonObject, now: float) -> tuple[str, ...]:
+def _line(cells: Sequence[str]) -> str:
+    return "  ".join(cells).rstrip()
+
+
+def _row(entry: JsonObject, now: float) -> Mapping[str, str]:
+    """The cells of a batch by column, and where it can't be read its ``problem``."""
     if entry["problem"] is not None:
-        return plain(entry["name"]), entry["id"], plain(entry["problem"]).replace("\n", " ")
+        problem = plain(entry["problem"]).replace("\n", " ")
+        return {"name": plain(entry["name"]), "profile": "", "id": entry["id"], "problem": problem}
     started = datetime.fromisoformat(entry["started_at"])
     ended_at = entry["ended_at"]
     ended = datetime.fromisoformat(ended_at) if ended_at else datetime.fromtimestamp(now, UTC)
     # What was cut off took until nobody knows when.
     took_s = (ended - started).total_seconds() if ended_at or entry["verdict"] == "running" else None
-    return (
-        plain(entry["name"]),
-        entry["id"],
-        entry["verdict"],
-        f"{entry['settled']}/{entry['runs']}",
-        str(entry["succeeded"]),
-        str(entry["failed"]),
-        str(entry["cancelled"] + entry["skipped"]),
-        f"{started:%Y-%m-%d %H:%M:%S}Z",
-        "" if took_s is None else elapsed(max(0.0, took_s)),
-        "" if entry["size_bytes"] is None else size(entry["size_bytes"]),
-    )
+    return {
+        "name": plain(entry["name"]),
+        "profile": plain(entry["profile"] or ""),
+        "id": entry["id"],
+        "verdict": entry["verdict"],
+        "settled": f"{entry['settled']}/{entry['runs']}",
+        "succeeded": str(entry["succeeded"]),
+        "reused": str(entry["reused"] or ""),
+        "failed": str(entry["failed"]),
+        "other": str(entry["cancelled"] + entry["skipped"]),
+        "started": f"{started:%Y-%m-%d %H:%M:%S}Z",
+        "took": "" if took_s is None else elapsed(max(0.0, took_s)),
+        "size": "" if entry["size_bytes"] is None else size(entry["size_bytes"]),
+    }

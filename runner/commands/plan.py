@@ -13,7 +13,8 @@ from typing import Any, TextIO
 
 from runner import batch, money, values, variables, zones
 from runner.check import JobFile, open_job_file
-from runner.commands.validate import count
+from runner.commands.validate import BETA, count
+from runner.cost import Basis
 from runner.errors import EXIT_INVALID, EXIT_PASS, JobFileError, UsageError
 from runner.files import shown
 from runner.inputs.find import STDIN
@@ -133,6 +134,9 @@ def _past(job_file: JobFile, planned: JobPlan, endpoint: Endpoint) -> dict[str, 
     for name, time_ms in (("p50", told.p50_ms), ("p95", told.p95_ms)):
         cost = None if rate is None else _rounded(told.cost_usd(time_ms, planned.runs, rate))
         past[f"cost_{name}_usd"] = cost
+    if told.run_usd is not None:
+        amounts = {"cost_run_usd": _rounded(told.run_usd), "cost_usd": _rounded(told.run_usd * planned.runs)}
+        past |= {**amounts, "cost_basis": told.basis}
     return {"past": past}
 
 
@@ -199,6 +203,8 @@ def _lines(
         if rows_of is not None:
             runs = f"up to {runs}, rows from job '{rows_of}',"
         yield f"\n{name}: {runs} on {where}, mode {job['mode']}"
+        if job["mode"] == "batch":
+            yield f"  {BETA}"
         if before := needed(planned.jobs[name].job):
             yield f"  waits for: {', '.join(before)}"
         if rows_of is not None:
@@ -211,30 +217,38 @@ def _lines(
             yield f"  first keys: {', '.join(job['keys'])}"
         if "past" in job:
             yield _before(job["past"])
-        if job["cost_per_second_usd"] is not None:
-            yield from _estimate(planned.jobs[name].job, job["cost_per_second_usd"], job["cost_at_limit_usd"])
+        yield from _estimate(planned.jobs[name].job, job["cost_per_second_usd"], job["cost_at_limit_usd"])
 
 
 def _before(past: dict[str, Any]) -> str:
     """What an earlier batch tells of the time, and so of the cost."""
     took = f"p50 {elapsed(past['p50_ms'] / 1000)}, p95 {elapsed(past['p95_ms'] / 1000)}"
     line = f"  execution before: {took}, of {count(past['runs'], 'run')} in batch {past['batch']}"
+    if "cost_usd" in past:
+        about = "about" if past["cost_basis"] == Basis.EXACT else "at least"
+        return f"{line}; {about} {_usd(past['cost_usd'])} USD at {_usd(past['cost_run_usd'])} a run, as outputs told"
     if past["cost_p50_usd"] is None:
         return line
     return f"{line}; about {_usd(past['cost_p50_usd'])} USD if each takes p50, {_usd(past['cost_p95_usd'])} USD at p95"
 
 
-def _estimate(job: Job, per_s: float, at_limit: float | None) -> Iterator[str]:
-    """What is known of the cost, and what is not."""
-    each = f"{_usd(per_s)} USD for each second that every run takes"
-    if at_limit is not None:
-        attempts, execution = count(job.retry.attempts, "attempt"), duration(job.policy.execution_timeout_s or 0.0)
-        each += f"; {_usd(at_limit)} USD if each took {attempts} of {execution}"
-    yield f"  execution: {each}"
-    if job.stop_when.cost_usd is not None:
-        yield f"  stop_when: nothing more is started once {_usd(job.stop_when.cost_usd)} USD are spent on execution"
-    again = ", and resubmits" if job.on_answer_lost == "resubmit" else ""
-    yield f"  not in it: the time in which workers start and idle, jobs that RunPod runs again by itself{again}"
+def _estimate(job: Job, per_s: float | None, at_limit: float | None) -> Iterator[str]:
+    """What is known of the cost, and what is not; nothing where neither a rate nor an output tells of it."""
+    if job.cost is not None:
+        others = "no rate for those that do not" if per_s is None else "those that do not count by their execution"
+        yield f"  cost: as outputs tell it, {others}"
+    if per_s is not None:
+        each = f"{_usd(per_s)} USD for each second that every run takes"
+        if at_limit is not None:
+            attempts, execution = count(job.retry.attempts, "attempt"), duration(job.policy.execution_timeout_s or 0.0)
+            each += f"; {_usd(at_limit)} USD if each took {attempts} of {execution}"
+        yield f"  execution: {each}"
+    if job.stop_when.cost_usd is not None and (job.cost is not None or per_s is not None):
+        on = "" if job.cost is not None else " on execution"
+        yield f"  stop_when: nothing more is started once {_usd(job.stop_when.cost_usd)} USD are spent{on}"
+    if per_s is not None:
+        again = ", and resubmits" if job.on_answer_lost == "resubmit" else ""
+        yield f"  not in it: the time in which workers start and idle, jobs that RunPod runs again by itself{again}"
 
 
 def _usd(amount: float) -> str:

@@ -1,21 +1,23 @@
 """``runner results``: the lines of results.jsonl, filtered and converted."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from runner import batch, extras
+from runner import batch, extras, shards_folder
 from runner.batch import Folder
 from runner.durable import beside, replacing
 from runner.errors import EXIT_PASS, UsageError
+from runner.plain import plain
 from runner.selection import Names, Where, check_fields
+from runner.shards_folder import Common
 from runner.sinks.base import Source, Write
 from runner.sinks.kinds import KINDS, NEEDS, TABLES
-from runner.standing import Line, Lines, standing
+from runner.standing import Chained, Line, standing
 from runner.stdout import while_read, writer
 from runner.tables import Keys, column
 
@@ -46,7 +48,8 @@ def results(
         UsageError: there is no such batch, what is wanted makes no sense, or *output* can't be written.
     """
     outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
-    selected = _Selected(batch.find(name, outputs), wanted)
+    common = shards_folder.find(name, outputs)
+    selected = _Selected([batch.find(name, outputs)] if common is None else _shards(common), wanted)
     if output is not None:
         with _whole(output) as file:
             selected.write(file.write)
@@ -59,10 +62,19 @@ def results(
     return EXIT_PASS
 
 
+def _shards(common: Common) -> list[Folder]:
+    """The shards that are there; those that are missing, or not at their end, are said on stderr."""
+    for one in common.left:
+        said = f"shard {one.shard} is {one.standing}: {plain(common.start(one))}"
+        print(f"note: not all is among these, {said}", file=sys.stderr)
+    return [one.folder for one in common.there]
+
+
 class _Selected:
     """What is wanted of a batch, checked before anything is written."""
 
-    def __init__(self, folder: Folder, wanted: Wanted) -> None:
+    def __init__(self, folders: Sequence[Folder], wanted: Wanted) -> None:
+        """*folders* are that of a batch, or those of its shards."""
         if wanted.format not in KINDS:
             *others, last = KINDS
             raise UsageError(
@@ -75,21 +87,24 @@ class _Selected:
         if wanted.format == "openai" and wanted.fields is not None:
             raise UsageError("--fields and --format openai exclude each other", fix="leave one out")
         check_fields(wanted.fields or ())
-        self._folder = folder
+        self._folders = folders
         self._wanted = wanted
         self._names = Names.checked(
             jobs=wanted.jobs,
             states=wanted.states,
             outcomes=wanted.outcomes,
-            known_jobs=folder.read_manifest()["plan"] if wanted.jobs else (),
+            known_jobs=folders[0].read_manifest()["plan"] if wanted.jobs else (),
         )
         self._where = None if wanted.where is None else Where(wanted.where)
 
     def write(self, write: Write) -> None:
         """Write the lines that are wanted, as they are wanted."""
-        found, doubt = standing(self._folder)
-        if doubt is not None:
-            print(f"note: lines of runs that were run again may be among these: {doubt}", file=sys.stderr)
+        found = Chained()
+        for folder in self._folders:
+            part, doubt = standing(folder)
+            found.parts.append(part)
+            if doubt is not None:
+                print(f"note: lines of runs that were run again may be among these: {doubt}", file=sys.stderr)
         fields = self._wanted.fields
         with closing(found) as lines:
             source = Source(
@@ -100,7 +115,7 @@ class _Selected:
             )
             KINDS[self._wanted.format](source, write)
 
-    def _kept(self, lines: Lines) -> Iterator[Line]:
+    def _kept(self, lines: Iterable[Line]) -> Iterator[Line]:
         kept = self._names.keep(lines)
         return kept if self._where is None else self._where.keep(kept)
 
@@ -108,7 +123,7 @@ class _Selected:
         """Keys that are columns in any case; none where the manifest, which nothing else needs, can't be read."""
         if self._wanted.format in TABLES and self._wanted.fields is None:
             with suppress(UsageError):
-                return Keys.planned(self._folder.read_manifest(), self._wanted.jobs)
+                return Keys.planned(self._folders[0].read_manifest(), self._wanted.jobs)
         return Keys()
 
 

@@ -4,14 +4,11 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from runner import batch, report
+from runner import batch, locations, shards_folder
 from runner.commands.run import Style, tell
 from runner.commands.run import run as run_batch
-from runner.execute import EXIT_CODES, Batch
-from runner.ledger import Ledger
+from runner.execute import ended as ended_as
 from runner.options import Options
-from runner.resume import progress
-from runner.states import Verdict
 
 
 def resume(
@@ -21,6 +18,7 @@ def resume(
     output_dir: Path | None = None,
     retry_failed: bool = False,
     accept_changes: bool = False,
+    take_over: bool = False,
     local_url: str | None = None,
     token_env: str | None = None,
     drain_s: float | None = None,
@@ -35,29 +33,24 @@ def resume(
     Raises:
         RunnerError: as `runner.execute.execute` does.
     """
-    folder = batch.find(name, batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir))
-    options = Options.of_batch(
-        folder,
-        retry_failed=retry_failed,
-        accept_changes=accept_changes,
-        local_url=local_url,
-        token_env=token_env,
-        drain_s=drain_s,
-    )
-    ended = None if accept_changes else _ended(folder, retry_failed=retry_failed)
+    outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
+    how = {
+        "retry_failed": retry_failed,
+        "accept_changes": accept_changes,
+        "take_over": take_over,
+        "local_url": local_url,
+        "token_env": token_env,
+        "drain_s": drain_s,
+    }
+    if (common := shards_folder.find(name, outputs)) is not None:
+        from runner.commands.shards import resume as resume_shards
+
+        return resume_shards(common, style, how, out=out, err=err)
+    folder = batch.find(name, outputs)
+    options = Options.of_batch(folder, **how)
+    is_whole = locations.url_of(folder.path) is None or locations.is_whole(folder.path)
+    ended = ended_as(folder, retry_failed=retry_failed) if is_whole and not accept_changes else None
     if ended is None:
         return run_batch(options, style, out=out, err=err)
     tell(ended, style, out, err)
     return ended.exit_code
-
-
-def _ended(folder: batch.Folder, *, retry_failed: bool) -> Batch | None:
-    """The batch as it ended; None when there is something to go on with."""
-    if progress(folder).unfinished:
-        return None
-    with Ledger.read_only(folder.ledger) as ledger:
-        if ledger.noted("verdict") is None or (retry_failed and next(ledger.unsuccessful(), None)):
-            return None
-        health = report.fold(ledger, report.told(ledger, folder))
-    verdict = Verdict(health["verdict"])
-    return Batch(folder, verdict, EXIT_CODES[verdict], health)

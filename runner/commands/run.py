@@ -4,18 +4,19 @@ import asyncio
 import os
 import signal
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from runner import batch, runtime
+from runner import batch, locations, runtime
 from runner.batch import Folder
 from runner.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_TERMINATED, RunnerError, UsageError
 from runner.execute import Batch, execute
 from runner.options import Options
 from runner.plain import plain
-from runner.progress import Display, say
-from runner.summary import summary
+from runner.progress import Display, say, showing
+from runner.records import record
+from runner.summary import sum_up, summary
 from runner.values import dump
 
 if TYPE_CHECKING:
@@ -28,17 +29,19 @@ SECOND_S = 1.0
 """A second Ctrl-C within this time is the same wish as the first: a key that bounces must not cancel paid jobs."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Style:
     """
     How to speak: *quiet* says nothing when all is well, *as_json* prints the health report on stdout, *shows_progress*
-    draws the batch while it runs. At its end metrics are written to *prometheus*, if that is a path.
+    draws the batch while it runs. At its end metrics are written to *prometheus*, if that is a path, and with
+    *sums_up_as_json* stdout has one line of JSON, whatever else is said on stderr.
     """
 
     quiet: bool = False
     as_json: bool = False
     shows_progress: bool = True
     prometheus: Path | None = None
+    sums_up_as_json: bool = False
 
 
 def run(options: Options, style: Style, *, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
@@ -66,6 +69,7 @@ def repeating(name: str, options: Options) -> Options:
         "--limit": options.limit,
         "--rows": options.rows,
         "--where": options.where,
+        "--shard": options.shard,
         "--resume": options.resume,
     }
     given = [word for word, value in chosen.items() if value]
@@ -75,8 +79,14 @@ def repeating(name: str, options: Options) -> Options:
         )
     root = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=options.output_dir)
     folder = batch.find(name, root)
+    before = Options.of_batch(folder)
+    if before.shard is not None:
+        raise UsageError(
+            f"batch {folder.label} is shard {before.shard}, and a shard is not repeated by itself",
+            fix="run all shards again with another --batch-id",
+        )
     return replace(
-        Options.of_batch(folder),
+        before,
         batch=None,
         repeat=folder,
         fresh=True,  # else it would take what it is to make again
@@ -91,32 +101,27 @@ def repeating(name: str, options: Options) -> Options:
 async def _run(options: Options, style: Style, out: TextIO, err: TextIO) -> int:
     display = Display(err)
     signals = Signals(options.drain_s, display)
-    shown: list[asyncio.Task[None]] = []
+    async with showing(display) as show:
 
-    def watch(live: "Live") -> None:
-        runtime.settle_in()
-        signals.install(live)
-        for note in live.notes:  # also for cron: what is left out of a batch is not all well
-            say(note, err)
-        for hint in () if style.quiet else live.hints:
-            say(hint, err)
-        if style.shows_progress and not style.quiet and not style.as_json:
-            shown.append(asyncio.create_task(display.show(live), name="display"))
+        def watch(live: "Live") -> None:
+            runtime.settle_in()
+            signals.install(live)
+            for note in live.notes:  # also for cron: what is left out of a batch is not all well
+                say(note, err)
+            for hint in () if style.quiet else live.hints:
+                say(hint, err)
+            if style.shows_progress and not style.quiet and not style.as_json:
+                show(live)
 
-    try:
-        ended = await execute(options, watch=watch)
-    finally:
-        signals.remove()
-        for task in shown:
-            task.cancel()
-            await asyncio.wait([task])
+        try:
+            ended = await execute(options, watch=watch)
+        finally:
+            signals.remove()
+    if ended.exit_code == EXIT_INTERRUPTED and signals.last not in (None, signal.SIGINT):
+        ended = replace(ended, exit_code=EXIT_TERMINATED)
     tell(ended, style, out, err)
-    if style.prometheus is not None:
-        _measure(ended, style.prometheus, err)
     if options.repeat is not None:
         _compare(options.repeat, ended.folder, style, out, err)
-    if ended.exit_code == EXIT_INTERRUPTED and signals.last not in (None, signal.SIGINT):
-        return EXIT_TERMINATED
     return ended.exit_code
 
 
@@ -130,7 +135,7 @@ def _compare(before: Folder, now: Folder, style: Style, out: TextIO, err: TextIO
         say(error.render(), err)
         return
     if found.other or found.alone or not style.quiet:
-        say(found.say(), err if style.as_json or style.quiet else out)
+        say(found.say(), err if style.as_json or style.quiet or style.sums_up_as_json else out)
 
 
 def _measure(ended: Batch, path: Path, err: TextIO) -> None:
@@ -146,17 +151,25 @@ def _measure(ended: Batch, path: Path, err: TextIO) -> None:
 
 
 def tell(ended: Batch, style: Style, out: TextIO, err: TextIO) -> None:
-    """Say what came of the batch that *ended*: nothing, if it is all well and nobody wants to hear it."""
+    """
+    Say what came of the batch that *ended*: nothing, if it is all well and nobody wants to hear it. Metrics are
+    written, too, where they are asked for.
+    """
     for refusal in ended.refusals:
         say(refusal.render(), err)
     if style.as_json:
         say(dump(ended.health).decode(), out)
     elif not style.quiet or ended.exit_code != EXIT_PASS:
-        say(summary(ended.health, str(ended.folder.path)), err if style.quiet else out)
+        told = summary(ended.health, locations.shown(ended.folder.path))
+        say(told, err if style.quiet or style.sums_up_as_json else out)
     if ended.health["batch"]["pending"] and not style.as_json:
         say("  go on with --resume", err)
     for note in ended.notes:
         say(plain(note), err)
+    if style.sums_up_as_json:
+        say(dump(sum_up(ended.health, locations.shown(ended.folder.path), ended.exit_code)).decode(), out)
+    if style.prometheus is not None:
+        _measure(ended, style.prometheus, err)
 
 
 class Signals:
@@ -182,12 +195,13 @@ class Signals:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._take, number)
+        loop.add_signal_handler(signal.SIGCONT, self._display.went_on)
 
     def remove(self) -> None:
         """Give the signals back."""
         if self._live is not None:
             loop = asyncio.get_running_loop()
-            for number in SIGNALS:
+            for number in (*SIGNALS, signal.SIGCONT):
                 loop.remove_signal_handler(number)
 
     def _take(self, number: signal.Signals) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
 
-from runner import batch, starts, variables, zones
+from runner import batch, locations, starts, variables, zones
 from runner.check import JobFile, open_job_file
 from runner.errors import EXIT_PASS, UsageError
 from runner.schedule import moments
@@ -118,7 +118,7 @@ def _start(
         schedule=found,
         program=_program(),
         job_file=job_file.path.absolute(),
-        words=[*words, *(["--output-dir", str(root)] if given is not None else [])],
+        words=[*words, *(["--output-dir", locations.shown(root)] if given is not None else [])],
         env_file=env_file if needed or wanted.env_file is not None else None,
         variables=needed,
         batches=root / job_file.name,

@@ -3,17 +3,20 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
-from runner import batch
+from runner import batch, locations, shards_folder
 from runner.batch import Folder
 from runner.clock import iso
 from runner.detail import detail
 from runner.errors import EXIT_PASS, UsageError
 from runner.files import shown
 from runner.ledger import KnownRun, Ledger, PastAttempt, Place
+from runner.shards import Shard
+from runner.shards_folder import Common
 from runner.standing import LOOKS, line_at
 from runner.states import State
 from runner.stdout import while_read
@@ -32,12 +35,22 @@ def show(name: str, run: str, *, output_dir: Path | None, as_json: bool = False,
         UsageError: there is no such batch, or *run* means none or several of its runs.
     """
     outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
-    folder = batch.find(name, outputs)
+    common = shards_folder.find(name, outputs)
+    folder = batch.find(name, outputs) if common is None else _holding(common, run)
     with Ledger.read_only(folder.ledger) as ledger:
         document = _document(ledger, folder, run)
     with while_read():
         print(dump(document).decode() if as_json else detail(document), file=out or sys.stdout)
     return EXIT_PASS
+
+
+def _holding(common: Common, run: str) -> Folder:
+    """The shard of *common* that has a row of the run; the first one, which says so, where none has."""
+    for part in common.there:
+        with Ledger.read_only(part.folder.ledger) as ledger, suppress(UsageError):
+            if _which(ledger, part.folder, run).key is not None:
+                return part.folder
+    return common.there[0].folder
 
 
 def _document(ledger: Ledger, folder: Folder, run: str) -> JsonObject:
@@ -57,7 +70,7 @@ def _document(ledger: Ledger, folder: Folder, run: str) -> JsonObject:
 
 def _known(ledger: Ledger, folder: Folder, run: str) -> tuple[JsonObject, Place | None]:
     """What the ledger knows of the run, and where its line stands; None while it is not settled."""
-    shown_batch = {"id": folder.id, "path": str(folder.path)}
+    shown_batch = {"id": folder.id, "path": locations.shown(folder.path)}
     with ledger.snapshot():
         which = _which(ledger, folder, run)
         known = None if which.key is None else ledger.known(which.key)
@@ -92,6 +105,8 @@ class _Which:
 
 def _which(ledger: Ledger, folder: Folder, text: str) -> _Which:
     planned: Mapping[str, int] = ledger.noted("plan")
+    if Shard.of_folder(folder.path.name) is not None:
+        planned = folder.read_manifest()["shard"]["plan"]  # an index is a place in the plan of all shards
     job, colon, number = text.rpartition(":")
     is_index = re.fullmatch("[0-9]{1,18}", number) is not None
     if colon:
@@ -139,7 +154,7 @@ def _indexes(planned: Mapping[str, int]) -> str:
 
 def _line(**known: object) -> JsonObject:
     """A line of results.jsonl of which only so much is *known*."""
-    nothing = {field: None for field in FIELDS if field not in ("output", "reused_from")}
+    nothing = {field: None for field in FIELDS if field not in ("output", "reused_from", "cost_usd")}
     return nothing | {"attempts": 0, "artifacts": []} | known
 
 
@@ -180,6 +195,7 @@ def _attempt(one: PastAttempt) -> JsonObject:
         "worker_id": ending.worker_id if ending else None,
         "delay_time_ms": ending.delay_time_ms if ending else None,
         "execution_time_ms": ending.execution_time_ms if ending else None,
+        "cost_usd": ending.cost_usd if ending else None,
         "error": ending.error if ending else None,
     }
 

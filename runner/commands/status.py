@@ -5,7 +5,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TextIO
 
-from runner import batch, report
+from runner import batch, locations, report, shards_folder, shards_told
 from runner.errors import EXIT_PASS
 from runner.ledger import Ledger
 from runner.stdout import while_read
@@ -21,6 +21,11 @@ def status(name: str, *, output_dir: Path | None, as_json: bool = False, out: Te
         UsageError: there is no such batch.
     """
     outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
+    if (common := shards_folder.find(name, outputs)) is not None:
+        with shards_told.opened(common) as whole, while_read():
+            health = shards_told.as_json(common, whole.health)
+            print(dump(health).decode() if as_json else shards_told.as_text(common, whole.health), file=out)
+        return EXIT_PASS
     folder = batch.find(name, outputs)
     with Ledger.read_only(folder.ledger) as ledger:
         alive = batch.is_running(folder)
@@ -29,7 +34,7 @@ def status(name: str, *, output_dir: Path | None, as_json: bool = False, out: Te
         if as_json:
             print(dump(health).decode(), file=out)
             return EXIT_PASS
-        print(summary(health, str(folder.path)), file=out)
+        print(summary(health, locations.shown(folder.path)), file=out)
         if health["batch"]["pending"] and not alive:
-            print(f"  to go on with it: runner resume {quote(str(folder.path))}", file=out)
+            print(f"  to go on with it: runner resume {quote(locations.shown(folder.path))}", file=out)
     return EXIT_PASS

@@ -12,6 +12,9 @@ from runner.errors import EXIT_INVALID, EXIT_PASS, JobFileError, Problem
 from runner.variants import check_all
 from runner.zones import summary
 
+BETA = "mode batch: RunPod's Batch API is beta, may change, and may take hours to begin (docs/batch-mode.md)"
+"""What to know of a job in that mode before anything is sent."""
+
 
 def validate(
     paths: Sequence[Path],
@@ -68,6 +71,8 @@ def _checked(
     told = f"ok ({count(len(plan.jobs), 'job')}, {count(plan.total, 'run')}{more}{under})"
     if found.schedule is not None:
         told += f"\n  begins {summary(found.schedule, datetime.now(UTC))}"
+    for job in found.beta:
+        told += f"\n  {job}: {BETA}"
     return found.problems, told
 
 

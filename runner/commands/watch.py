@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from runner import batch, runtime
+from runner import batch, locations, runtime
 from runner.batch import Folder
 from runner.errors import EXIT_PASS
 from runner.watching import Watching, made
@@ -20,6 +20,7 @@ def watch(name: str, *, output_dir: Path | None, port: int = 0, opens: bool = Fa
         UsageError: there is no such batch, or *port* can't be had.
         RecordError: its ledger can't be read.
     """
+    locations.check_is_here("watch", name, output_dir)
     outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
     folder = batch.find(name, outputs)
     made(folder)  # what can't be read is said here, not in the browser

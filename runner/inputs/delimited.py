@@ -69,7 +69,10 @@ def _checked(header: list[str], line: int) -> list[str]:
 
 def _ragged(record: list[str], header: list[str], line: int, tape: Tape) -> BadRow:
     message = f"expected {len(header)} values as in the header, found {len(record)}"
-    fix = "put a value with a delimiter in it into double quotes" if len(record) > len(header) else None
+    fix = "put a value with a delimiter in it into double quotes"
+    if len(record) < len(header):
+        missing = header[len(record)]
+        fix = f"give it a value for '{missing}' too; one that is empty is a delimiter with nothing behind it"
     return BadRow(line, 1, message, fix, tape.last.decode() if line == tape.line else None)
 
 

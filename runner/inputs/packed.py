@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
+from runner.records import record
+
 PIECE_BYTES = 64 * 1024
 MOST_BYTES = 128 * 1024 * 1024
 """Memory that unpacking one file may take: what ``xz -9`` needs, and the largest window of zstd without ``--long``."""
@@ -37,7 +39,7 @@ class Unpacker(Protocol):
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Packing:
     """A way to pack files: its *name* for people, and what makes an unpacker and names its errors."""
 

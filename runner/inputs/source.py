@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -10,10 +10,11 @@ from runner import render
 from runner.inputs.base import BadRow, Report, Tape, changed
 from runner.inputs.find import kind_of
 from runner.inputs.kinds import KINDS
+from runner.records import record
 from runner.values import JsonObject
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class InputFile:
     """A data file as the plan was made from it. *rows* counts all of them, before `where` and `limit`."""
 

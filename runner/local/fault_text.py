@@ -52,8 +52,8 @@ def faults(texts: Iterable[str], *, seed: int = 0, by_header: bool = False) -> F
     conditions: dict[str, Any] = {}
     for text in texts:
         name, _, value = text.partition("=")
-        if name in _CONDITIONS:
-            key, read = _CONDITIONS[name]
+        if name in CONDITIONS:
+            key, read = CONDITIONS[name]
             conditions[key] = read(text, value)
         else:
             single.append(fault(text))
@@ -71,7 +71,7 @@ def fault(text: str) -> Fault:
     name, has_often, often = head.partition("=")
     operation, has_operation, kind_name = name.rpartition(":")
     if kind_name not in list(Kind):
-        known = ", ".join([*Kind, *_CONDITIONS])
+        known = ", ".join([*Kind, *CONDITIONS])
         raise UsageError(f"'{text}' is no fault: nothing is called '{kind_name}'", fix=f"choose one of {known}")
     kind = Kind(kind_name)
     if has_operation and operation not in operations(kind):
@@ -144,7 +144,7 @@ def _order(text: str, value: str) -> Order:
     return Order(value)
 
 
-_CONDITIONS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+CONDITIONS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "cold_start": ("cold_start_s", lambda text, value: _seconds(text, value, "write cold_start=20s")),
     "throttled": ("throttled", _count),
     "unhealthy": ("unhealthy", _count),
@@ -155,3 +155,4 @@ _CONDITIONS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "batch_order": ("batch_order", _order),
     "batch_extra": ("batch_extra", _flag),
 }
+"""States of the endpoint by the names that people write, each with a field of `Conditions` and how it is read."""

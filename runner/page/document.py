@@ -19,7 +19,14 @@ ICONS = {"pass": "1f7a4d", "fail": "d0524a", "stopped": "d0524a", "refused": "d0
 
 
 def render(
-    ledger: Ledger, folder: Folder, health: JsonObject, *, now: float, there: str = "", live: bool = False
+    ledger: Ledger,
+    folder: Folder,
+    health: JsonObject,
+    *,
+    now: float,
+    there: str = "",
+    live: bool = False,
+    manifest: JsonObject | None = None,
 ) -> bytes:
     """
     The page of the batch in *folder*, of which *health* is the report, as UTF-8.
@@ -28,12 +35,13 @@ def render(
         now: Seconds since the epoch: until when a running batch is shown.
         there: Where the batch folder is, seen from the page; empty for the folder itself.
         live: Whether the page is served, and reads itself anew while the batch runs.
+        manifest: What the batch ran; None: as the folder's manifest says.
 
     Raises:
         UsageError: the manifest can't be read.
         RecordError: the ledger can't be read.
     """
-    manifest = folder.read_manifest()
+    manifest = folder.read_manifest() if manifest is None else manifest
     figures = fold(ledger, folder, health, now=now)
     body = _body(health, manifest, figures, folder.path, there, now)
     return _document(health, body, live=live)
@@ -66,7 +74,7 @@ def _body(health: JsonObject, manifest: JsonObject, figures: Figures, path: Path
             details.failures(figures),
             details.matrix(figures),
             details.files(figures, path, there),
-            repeat.commands(health, figures, path),
+            repeat.commands(health, figures, path, in_shards=manifest.get("shard") is not None),
             repeat.provenance(health, manifest),
             data_live="yes" if health["verdict"] == RUNNING else "no",
         ),

@@ -18,6 +18,7 @@ from runner.page.grid import MatrixAxis, by_parameter
 from runner.page.pauses import Pauses, between, worth_it
 from runner.page.phases import Phase, Stretch, phases
 from runner.page.timelines import Timeline, Timelines
+from runner.shards_timings import timings_of
 from runner.states import State
 from runner.timings import Artifact, FailedRun, TimedRun, Timings
 from runner.values import JsonObject
@@ -111,7 +112,7 @@ def left_s(figures: Figures, pending: int, *, now: float) -> float | None:
 
 def fold(ledger: Ledger, folder: Folder, health: JsonObject, *, now: float) -> Figures:
     """The figures of the batch in *folder*, of which *health* is the report, as of *now*."""
-    timings = Timings(ledger)
+    timings = timings_of(ledger)
     with ledger.snapshot():
         start, until = _ends(timings, health, now)
         pauses = _pauses(timings, start, until)

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from runner import cost
 from runner.clock import iso
+from runner.cost import Basis
 from runner.health import MILD, is_calm
 from runner.page.charts import Told, shares, swatch
 from runner.page.html import Html, Part, cut, join, tag
@@ -83,9 +85,16 @@ def _tiles(health: JsonObject, now: float, left_s: float | None) -> Iterable[Htm
     elif slowest:
         most = max(slowest, key=lambda one: one["p95"])
         yield _tile("slowest job, p95", took(most["p95"]), f"its p50 {took(most['p50'])}")
-    cost = total_cost(health)
-    if cost is not None:
-        yield _tile("cost, at least", f"{usd(cost)} USD", "execution only")
+    amount, basis = cost.total(health["jobs"].values())
+    if amount is not None:
+        is_exact = basis == Basis.EXACT
+        untold = sum(job.get("cost_untold", 0) for job in health["jobs"].values())
+        note = {Basis.EXACT: "exact, as outputs tell", Basis.EXECUTION: "execution only"}.get(
+            basis or Basis.EXECUTION, f"{several(untold, 'attempt')} told none" if untold else "in part execution only"
+        )
+        if took_s and health["verdict"] == RUNNING:
+            note += f"; {usd(amount / took_s * 3600)} USD an hour so far"
+        yield _tile("cost" if is_exact else "cost, at least", f"{usd(amount)} USD", note)
 
 
 def _tile(name: str, value: str, note: str) -> Html:
@@ -190,12 +199,6 @@ def _outcomes(found: Iterable[tuple[str, JsonObject]]) -> Html | None:
     return tag("div", tag("h3", "Other outcomes"), table(("Job", "Outcome", "Runs", "Share"), rows, texts=(0, 1)))
 
 
-def total_cost(health: JsonObject) -> float | None:
-    """What all jobs cost; None where the rate of one that ran is not known."""
-    costs = [job["cost_usd"] for job in health["jobs"].values() if job["runs"]]
-    return sum(costs) if costs and None not in costs else None
-
-
 def money(health: JsonObject) -> Html | None:
     """What each job cost, and what a success did."""
     found = [(name, job) for name, job in health["jobs"].items() if job["cost_usd"] is not None]
@@ -210,11 +213,23 @@ def money(health: JsonObject) -> Html | None:
         )
         for name, job in found[:MOST_JOBS]
     ]
-    unknown = len(health["jobs"]) - len(found)
-    note = (
-        "Execution only, so a lower bound of the bill: workers are also paid for while they start and while they idle."
-    )
-    if unknown:
-        note += f" {number(unknown)} of {number(len(health['jobs']))} jobs run at endpoints without 'cost_per_second'."
     columns = ("Job", "USD", "USD a success", "USD per 1,000 runs")
-    return section("money", "Money", table(columns, rows, folds=True), note=note)
+    return section("money", "Money", table(columns, rows, folds=True), note=" ".join(_trust(health, found)))
+
+
+def _trust(health: JsonObject, found: Sequence[tuple[str, JsonObject]]) -> Iterable[str]:
+    """How far the amounts of the jobs *found* may be trusted."""
+    kinds = {job.get("cost_basis") or Basis.EXECUTION for _, job in found}
+    untold = sum(job.get("cost_untold", 0) for _, job in found)
+    if kinds == {Basis.EXACT}:
+        yield "Exact: every attempt told what it cost."
+    elif kinds == {Basis.EXECUTION}:
+        yield "Execution only, so a lower bound of the bill: workers are also paid for while they start and while they"
+        yield "idle."
+    else:
+        yield "Attempts that told what they cost count with that, the others with their execution only: a lower bound."
+    if untold:
+        yield f"{several(untold, 'attempt')} told no cost that can be meant; log.jsonl has the first."
+    unknown = len(health["jobs"]) - len(found)
+    if unknown:
+        yield f"{number(unknown)} of {number(len(health['jobs']))} jobs run at endpoints without 'cost_per_second'."

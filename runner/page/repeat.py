@@ -16,19 +16,19 @@ FACT_BYTES = 600
 INPUTS = 10
 
 
-def commands(health: JsonObject, figures: Figures, folder: Path) -> Html:
-    """What to type next."""
+def commands(health: JsonObject, figures: Figures, folder: Path, *, in_shards: bool = False) -> Html:
+    """What to type next. *in_shards*: of a batch that is divided, of which some commands take a part only."""
     lines = [
         tag("li", tag("span", what), tag("code", cut(command, COMMAND_BYTES)))
-        for what, command in _commands(health, figures, quote(str(folder)))
+        for what, command in _commands(health, figures, quote(str(folder)), in_shards)
     ]
     return section("next", "What to do next", tag("ul", lines, class_="commands"))
 
 
-def _commands(health: JsonObject, figures: Figures, folder: str) -> Iterable[tuple[str, str]]:
+def _commands(health: JsonObject, figures: Figures, folder: str, in_shards: bool) -> Iterable[tuple[str, str]]:
     totals = health["batch"]
     if health["verdict"] == RUNNING:
-        yield "Watch it", f"runner watch {folder}"
+        yield "Watch it", f"runner {'status' if in_shards else 'watch'} {folder}"
         yield "End it for good", f"runner cancel {folder}"
     elif totals["pending"]:
         yield "Go on with it", f"runner resume {folder}"
@@ -40,7 +40,8 @@ def _commands(health: JsonObject, figures: Figures, folder: str) -> Iterable[tup
         yield "Take out what failed", f"runner results {folder} --state failed --format csv --output failed.csv"
     elif totals["succeeded"]:
         yield "Take the results out", f"runner results {folder} --format csv --output results.csv"
-    yield "Run it again, as a new batch", f"runner run --repeat {folder}"
+    if not in_shards:
+        yield "Run it again, as a new batch", f"runner run --repeat {folder}"
 
 
 def provenance(health: JsonObject, manifest: JsonObject) -> Html:

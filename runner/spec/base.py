@@ -1,6 +1,6 @@
 """What every part of a job file has in common."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,11 @@ class Spec(BaseModel):
     """What every part of a job file is: frozen, strict, closed."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
+
+    @classmethod
+    def left_out(cls) -> Self:
+        """What it is where nobody wrote it. Its defaults are taken as they are: else importing would build a model."""
+        return cls.model_construct()
 
 
 def keys(model: type[Spec]) -> list[str]:

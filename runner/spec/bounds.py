@@ -115,7 +115,9 @@ class Thresholds(Spec):
     )
     delay_time: TimeThreshold | None = Field(default=None, description="Time in the queue.")
     cost: CostThreshold | None = Field(
-        default=None, description="Execution time at `cost_per_second`.", examples=["< 5.00 USD"]
+        default=None,
+        description="What outputs tell (`cost`), else execution time at `cost_per_second`.",
+        examples=["< 5.00 USD"],
     )
 
 

@@ -48,6 +48,11 @@ class RateLimits(Spec):
     health: RateLimit = Field(
         default=Rate(10, 10.0), description="Reads of /health.", json_schema_extra={"default": "10/10s"}
     )
+    batch: RateLimit = Field(
+        default=Rate(190, 10.0),
+        description="Calls of the Batch API, all together. RunPod documents no limit: this is a guess.",
+        json_schema_extra={"default": "190/10s"},
+    )
 
 
 class RemoteEndpoint(Spec):
@@ -61,7 +66,9 @@ class RemoteEndpoint(Spec):
     concurrency: Count | None = Field(
         default=None, description="Runs in flight on it, all jobs together; default: adaptive."
     )
-    rate_limits: RateLimits = Field(default=RateLimits(), description="Calls per duration, for each operation.")
+    rate_limits: RateLimits = Field(
+        default=RateLimits.left_out(), description="Calls per duration, for each operation."
+    )
     cost_per_second: Cost | None = Field(default=None, description="USD per worker second, for the estimate.")
 
 

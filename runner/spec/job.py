@@ -17,10 +17,16 @@ class Job(Spec):
     """What to run: an endpoint, rows, and the input made of each."""
 
     endpoint: str = Field(description="A name under `endpoints`.")
-    mode: Literal["async", "sync", "stream"] = Field(
+    mode: Literal["async", "sync", "stream", "batch"] = Field(
         default="async",
         description="How to run it. async: submit, then follow; sync: by /runsync, for short jobs; stream: take the "
-        "chunks as they come.",
+        "chunks as they come; batch: by RunPod's Batch API, which is beta and may take hours.",
+    )
+    batch_key: Label | None = Field(
+        default=None,
+        description="With mode batch: a key that is put into each run's `input`, and that the handler has to give back "
+        "under the same name in its output. Needed only if RunPod gives no ids when requests are appended.",
+        examples=["runner_key"],
     )
     needs: list[Label] = Field(
         default=[],
@@ -35,11 +41,11 @@ class Job(Spec):
         "and .skipped; looked at once they are settled. Unless it is true, the job's runs are skipped.",
         examples=["jobs.captions.succeeded >= 10"],
     )
-    rows: Rows = Field(default=Rows(), description="What the job is run with.")
+    rows: Rows = Field(default=Rows.left_out(), description="What the job is run with.")
     input: JsonValue = Field(
         default=None, description="RunPod's `input`: any YAML but an empty one; its texts are Jinja2 templates."
     )
-    policy: Policy = Field(default=Policy(), description="RunPod's execution policy.")
+    policy: Policy = Field(default=Policy.left_out(), description="RunPod's execution policy.")
     webhook: str | None = Field(
         default=None,
         min_length=1,
@@ -47,10 +53,10 @@ class Job(Spec):
         examples=["${HOOK_URL}"],
     )
     s3_config: S3Config | None = Field(default=None, description="A bucket for the worker, passed through.")
-    timeouts: Timeouts = Field(default=Timeouts(), description="Our own limits in time.")
-    poll: Poll = Field(default=Poll(), description="How often a job is looked at.")
+    timeouts: Timeouts = Field(default=Timeouts.left_out(), description="Our own limits in time.")
+    poll: Poll = Field(default=Poll.left_out(), description="How often a job is looked at.")
     concurrency: Count | None = Field(default=None, description="Runs of this job in flight; default: the endpoint's.")
-    retry: Retry = Field(default=Retry(), description="What is tried again. Default: nothing is.")
+    retry: Retry = Field(default=Retry.left_out(), description="What is tried again. Default: nothing is.")
     on_answer_lost: Literal["fail", "resubmit"] = Field(
         default="fail", description="What to do when a submit's answer never came: the job may exist, and be paid for."
     )
@@ -82,7 +88,15 @@ class Job(Spec):
         "know no look-around. Needs the extra `schema`.",
         examples=["schemas/output.json", {"type": "object", "required": ["image"]}],
     )
-    stop_when: StopWhen = Field(default=StopWhen(), description="When to start nothing more.")
+    cost: str | None = Field(
+        default=None,
+        min_length=1,
+        description="An expression over output, status, row, matrix, vars, repeat, execution_time_ms and "
+        "delay_time_ms: what an attempt cost, in USD, where its output tells. It takes the place of execution time at "
+        "`cost_per_second`, which still counts for attempts that tell none.",
+        examples=["output.usage.cost_usd"],
+    )
+    stop_when: StopWhen = Field(default=StopWhen.left_out(), description="When to start nothing more.")
     thresholds: ThresholdsByMetric = Field(
         default={}, description="What the numbers of this job's runs must be, beside the thresholds of the batch."
     )

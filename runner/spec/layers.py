@@ -57,8 +57,8 @@ class Profile(Spec):
     defaults: _Defaults = Field(
         default={}, description="Laid over the file's `defaults`; what a job says itself still wins."
     )
-    outputs: Outputs = Field(default=Outputs(), description="Laid over the file's `outputs`, key by key.")
-    health: Health = Field(default=Health(), description="Laid over the file's `health`, key by key.")
+    outputs: Outputs = Field(default=Outputs.left_out(), description="Laid over the file's `outputs`, key by key.")
+    health: Health = Field(default=Health.left_out(), description="Laid over the file's `health`, key by key.")
     thresholds: ThresholdsByMetric = Field(
         default={}, description="Laid over the file's `thresholds`, by metric; null takes one away."
     )

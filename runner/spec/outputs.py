@@ -27,7 +27,9 @@ class Outputs(Spec):
     dir: str | None = Field(
         default=None,
         min_length=1,
-        description="Default: `batches` beside the nearest .git or pyproject.toml, else the file.",
+        description="Default: `batches` beside the nearest .git or pyproject.toml, else the file. A URL such as "
+        "s3://bucket/prefix keeps the batches there (docs/remote-folders.md; needs the extra `remote`).",
+        examples=["s3://bucket/batches"],
     )
     results: list[Literal["jsonl", "csv", "parquet"]] = Field(
         default=["jsonl"],
@@ -44,7 +46,7 @@ class Outputs(Spec):
         "--prometheus PATH` writes it where it is read.",
         examples=[["junit"]],
     )
-    keep: Keep = Field(default=Keep(), description="How many ended batches are kept. Default: all.")
+    keep: Keep = Field(default=Keep.left_out(), description="How many ended batches are kept. Default: all.")
 
 
 class Require(Spec):

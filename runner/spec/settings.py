@@ -97,7 +97,7 @@ class StopWhen(Spec):
     cost_usd: Usd | None = Field(
         default=None,
         alias="cost",
-        description="So much spent on execution, a lower bound of the bill.",
+        description="So much spent: what outputs tell (`cost`), else execution only, a lower bound of the bill.",
         examples=["5.00 USD"],
     )
 

@@ -42,8 +42,8 @@ class JobFileSpec(Spec):
     vars: JsonObject = Field(default={}, description="Constants for templates. Public: they are recorded.")
     endpoints: dict[Label, AnyEndpoint] = Field(min_length=1, description="Where jobs can run.")
     jobs: dict[Label, Job] = Field(min_length=1, description="What to run.")
-    outputs: Outputs = Field(default=Outputs(), description="Where results go, and in which form.")
-    health: Health = Field(default=Health(), description="How the endpoints are watched.")
+    outputs: Outputs = Field(default=Outputs.left_out(), description="Where results go, and in which form.")
+    health: Health = Field(default=Health.left_out(), description="How the endpoints are watched.")
     thresholds: ThresholdsByMetric = Field(
         default={}, description="The batch's verdict, by metric. Without any, every run must succeed."
     )
