@@ -14,9 +14,24 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from runner import artifacts as artifacts_module
-from runner import batch, conduct, durable, ledger, received, runpod, store
+from runner import batch, conduct, durable, ledger, received, runpod, runpod_batches, store
 from runner.database import Database
-from runner.events import Accepted, CancelDecided, Claimed, Ended, Intended, Settled
+from runner.events import (
+    Accepted,
+    Appended,
+    BatchCancelDecided,
+    CancelDecided,
+    Claimed,
+    DraftDropped,
+    Drafted,
+    DraftMade,
+    DraftOver,
+    Ended,
+    Finalized,
+    Finalizing,
+    Intended,
+    Settled,
+)
 from runner.local.accepted import input_hash
 from runner.record import Recorder
 from runner.values import parse
@@ -93,6 +108,25 @@ def answered(name: str) -> Install:
             return found
 
         setattr(runpod.RunPod, name, replaced)
+
+    return install
+
+
+def batch_call(name: str, *, after: bool) -> Install:
+    """The step before or *after* the answer to a call of the Batch API."""
+
+    def install(trigger: Trigger) -> None:
+        original = getattr(runpod_batches.RunPodBatches, name)
+
+        async def replaced(*args: Any, **options: Any) -> Any:
+            if not after:
+                trigger.pull()
+            found = await original(*args, **options)
+            if after:
+                trigger.pull()
+            return found
+
+        setattr(runpod_batches.RunPodBatches, name, replaced)
 
     return install
 
@@ -308,7 +342,40 @@ CANCEL: dict[str, Install] = {
 }
 """Steps of a cancel."""
 
-STEPS = SUBMIT | SETTLE | BEGIN | FINISH | RESUME | SUPERSEDE | CANCEL
+DRAFT: dict[str, Install] = {
+    "draft not intended": around(store.Store, "write", when=has(Drafted)),
+    "draft intended": within(Drafted, after=True),
+    "draft made, id not committed": batch_call("create", after=True),
+    "draft's id committed": within(DraftMade, after=True),
+    "draft named": batch_call("name", after=True),
+    "append not sent": batch_call("append", after=False),
+    "appended, ids not committed": batch_call("append", after=True),
+    "ids in their transaction": within(Appended, after=False),
+    "ids committed": within(Appended, after=True),
+    "finalize not intended": around(store.Store, "write", when=has(Finalizing)),
+    "finalize intended": within(Finalizing, after=True),
+    "finalize not sent": batch_call("finalize", after=False),
+    "finalized, not committed": batch_call("finalize", after=True),
+    "finalize in its transaction": within(Finalized, after=False),
+    "finalize committed": within(Finalized, after=True),
+    "counts read": batch_call("counts", after=True),
+    "page not asked for": batch_call("page", after=False),
+    "page read": batch_call("page", after=True),
+    "batch not over": around(store.Store, "write", when=has(DraftOver)),
+    "batch over": within(DraftOver, after=True),
+}
+"""Steps of a RunPod batch, from its draft to its end."""
+
+DROP: dict[str, Install] = {
+    "drop not committed": around(store.Store, "write", when=has(DraftDropped)),
+    "drop in its transaction": within(DraftDropped, after=False),
+    "drop committed": within(DraftDropped, after=True),
+    "draft cancelled": batch_call("cancel", after=True),
+    "batch's cancel decided": within(BatchCancelDecided, after=True),
+}
+"""Steps of giving one up."""
+
+STEPS = DRAFT | DROP | SUBMIT | SETTLE | BEGIN | FINISH | RESUME | SUPERSEDE | CANCEL
 
 
 def main(words: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ class Killing:
 
 
 INTENT = ("accepted, unanswered #1", "id not committed #1", "random 1")
+ANSWERS = ("answer lost, later than is waited for", "body truncated, fail")
 LOCK = ("2 starts after nothing", "freed, served")
 
 KILLING = {
@@ -56,10 +57,20 @@ KILLING = {
         "interrupts",
         LOCK,
     ),
+    "a request is sent twice": Killing(
+        Mutation(
+            "a request is sent twice",
+            "exchange.py",
+            (("transport.write(self._data)", "transport.write(self._data + self._data)"),),
+        ),
+        "kills",
+        ANSWERS,
+    ),
     "as it is, intent": Killing(None, "kills", INTENT),
     "as it is, lock": Killing(None, "interrupts", LOCK),
+    "as it is, answers": Killing(None, "kills", ANSWERS),
 }
-"""By name. Of the last two nothing must be noticed, or the others would show nothing."""
+"""By name. Of the last three nothing must be noticed, or the others would show nothing."""
 
 
 def noticed(name: str) -> str | None:

@@ -129,7 +129,7 @@ MUTATIONS = (
     ),
     Mutation(
         "answer_lost is always sent again",
-        "dispatch.py",
+        "settling.py",
         (
             (
                 "if ending.outcome is Outcome.ANSWER_LOST and self._resubmit:",
@@ -301,10 +301,10 @@ MUTATIONS = (
     ),
     Mutation(
         "what was never sent is tried again",
-        "dispatch.py",
+        "settling.py",
         (
             (
-                "is_attempt = work.job_id is not None or ending.outcome is Outcome.ANSWER_LOST",
+                "is_attempt = was_sent or work.job_id is not None or ending.outcome is Outcome.ANSWER_LOST",
                 "is_attempt = True",
             ),
         ),
@@ -317,7 +317,12 @@ MUTATIONS = (
     Mutation(
         "an intent that never left is not taken back",
         "submission.py",
-        (("                self._recorder.tell(Withdrawn(self.work.run.key, number))\n", "                pass\n"),),
+        (
+            (
+                "takes it for sent\n                self._recorder.tell(Withdrawn(self.work.run.key, number))\n",
+                "takes it for sent\n                pass\n",
+            ),
+        ),
     ),
     Mutation(
         "zeros in the file of a stream are read",

@@ -24,9 +24,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from runner import results
-from runner.commands.resume import _ended
 from runner.errors import RunnerError
-from runner.execute import execute
+from runner.execute import ended, execute
 from runner.options import Options
 from torture import shim
 from torture.processes import TOKEN, finish, start
@@ -227,9 +226,9 @@ def go_on(scene: Scene, url: str) -> int:
     batches = scene.batches()
     if not batches:
         return asyncio.run(execute(Options(scene.job_file, resume=True, local_url=url))).exit_code
-    ended = _ended(batches[-1], retry_failed=False)
-    if ended is not None:
-        return ended.exit_code
+    before = ended(batches[-1], retry_failed=False)
+    if before is not None:
+        return before.exit_code
     return asyncio.run(execute(Options.of_batch(batches[-1], local_url=url))).exit_code
 
 

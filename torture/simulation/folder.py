@@ -11,6 +11,7 @@ from runner.batch import Folder
 from runner.errors import RecordError, UsageError
 from runner.results import digest
 from runner.units import duration_s
+from torture.simulation import flows
 from torture.simulation.process import Process, newest
 from torture.simulation.scenario import SECRETS
 from torture.simulation.world import World
@@ -27,6 +28,8 @@ def after_process(world: World, process: Process) -> None:
         world.acknowledged = {
             key: line for key, line in world.acknowledged.items() if json.loads(line)["state"] == "succeeded"
         }
+    for gone in process.forgotten:
+        world.acknowledged.pop(gone, None)
     world.acknowledged |= process.settled
     if found is None:
         if world.acknowledged:
@@ -113,7 +116,8 @@ def _adds_up(world: World, process: Process, folder: Folder) -> None:
         world.blame_if(job["retried"] != again[name], f"health.json has {job['retried']} retried of {again[name]}")
     total = health["batch"]
     code = process.batch.exit_code
-    all_succeeded = total["succeeded"] == total["runs"]
+    wanted = sum(flows.is_wanted(line) for line in data.splitlines(keepends=True))
+    all_succeeded = total["succeeded"] + wanted == total["runs"]
     is_well = all_succeeded
     if world.spec.get("thresholds"):
         is_well = all_hold(world.spec["thresholds"], settled, retried, total["runs"]) and not total["pending"]

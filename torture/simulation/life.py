@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.commands.resume import _ended
+from runner.execute import ended
 from runner.resume import progress
 from torture.simulation.folder import after_process
 from torture.simulation.loop import SimLoop, Stuck
 from torture.simulation.machine import Machine
 from torture.simulation.oracle import after_life
 from torture.simulation.process import Process, newest
+from torture.simulation.reusing import again
 from torture.simulation.scenario import Scenario
 from torture.simulation.tampering import tampered
 from torture.simulation.world import World
@@ -138,14 +139,14 @@ async def _processes(world: World, folder: Path, machine: Machine, tally: Counte
         return
     if not progress(found).unfinished and processes[-1].batch is not None:
         sent = len(world.sent)
-        again = _ended(found, retry_failed=False)
-        if again is None or len(world.sent) != sent:
+        told = ended(found, retry_failed=False)
+        if told is None or len(world.sent) != sent:
             world.blame("a finished batch that is resumed does something")
-        elif again.exit_code != processes[-1].batch.exit_code:
-            world.blame(
-                f"a finished batch ends with {again.exit_code}, and before with {processes[-1].batch.exit_code}"
-            )
+        elif told.exit_code != processes[-1].batch.exit_code:
+            world.blame(f"a finished batch ends with {told.exit_code}, and before with {processes[-1].batch.exit_code}")
     after_life(world, processes, found, tally)
+    if scenario.again and not (world.wrong or world.stepped_s or progress(found).unfinished):
+        await again(world, folder, machine, found, len(plans), moved=moved)
 
 
 def _edited(world: World, path: Path, edit: str) -> None:

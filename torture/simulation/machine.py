@@ -101,7 +101,7 @@ def installed() -> Iterator[Machine]:
         for module, name, stand_in in (
             (runner.network, "RunPod", partial(RunPod, max_answer_bytes=MOST_BYTES)),
             (runner.network, "open_session", lambda: SimSession(machine.process)),
-            (runner.conduct, "Recorder", lambda store: _recorder(store, machine)),
+            (runner.conduct, "Recorder", lambda store, _: _recorder(store, machine)),
             (runner.conduct, "open_fetcher", _no_fetcher),
             (runner.batch, "secrets", _Secrets(machine)),
             (runner.manifest, "git_state", no_git),

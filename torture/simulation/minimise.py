@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torture.simulation.flows import is_needed
 from torture.simulation.life import Life, live
 from torture.simulation.machine import Machine
 from torture.simulation.scenario import Scenario
@@ -41,10 +42,10 @@ def _smaller(scenario: Scenario, life: Life) -> Iterator[Scenario]:
         if len(scenario.processes) > 1:
             yield replace(scenario, processes=_without(scenario.processes, number))
     for name in jobs:
-        if len(jobs) > 1:
+        if len(jobs) > 1 and not is_needed(jobs, name):
             yield _with_jobs(scenario, {other: job for other, job in jobs.items() if other != name})
     for name, job in jobs.items():
-        rows = job["rows"]["inline"]
+        rows = job["rows"].get("inline", ())
         for keep in (1, len(rows) // 2, len(rows) - 1):
             if 0 < keep < len(rows):
                 yield _with_jobs(scenario, jobs | {name: job | {"rows": job["rows"] | {"inline": rows[:keep]}}})
@@ -70,7 +71,7 @@ def _smaller(scenario: Scenario, life: Life) -> Iterator[Scenario]:
         for less in fewer:
             yield replace(scenario, processes=(*scenario.processes[:number], less, *scenario.processes[number + 1 :]))
     for name, job in jobs.items():
-        for key in sorted(job.keys() - {"endpoint", "rows", "input", "timeouts", "on_answer_lost", "mode"}):
+        for key in sorted(job.keys() - {"endpoint", "rows", "input", "timeouts", "on_answer_lost", "mode", "needs"}):
             fewer_keys = {other: value for other, value in job.items() if other != key}
             yield _with_jobs(scenario, jobs | {name: fewer_keys})
     for field, plain in (("commit_s", 0.001), ("thread_s", 0.0), ("slow", 0.0), ("generators", 0.0)):

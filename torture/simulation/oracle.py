@@ -18,6 +18,7 @@ from runner.batch import Folder
 from runner.spec import RateLimits
 from runner.units import duration_s
 from runner.units import rate as parse_rate
+from torture.simulation import flows
 from torture.simulation.attempts import LOOK_S, SYNC_LOOK_S, Row, calm_s, is_true, line_is_true
 from torture.simulation.folder import SETTLED
 from torture.simulation.process import Process
@@ -64,6 +65,11 @@ def after_life(world: World, processes: list[Process], folder: Folder, tally: Co
     if last.is_calm and refused:
         forever = [window for window in world.scenario.windows if window.until_s == math.inf]
         world.blame_if(not forever, "an endpoint was refused on a calm day")
+    has_ended = last.is_calm and not pending and not refused and last.plan.start != "cancel"
+    if has_ended and not any(process.plan.start == "cancel" or process.wished_s for process in processes):
+        was_retried = any(process.plan.start == "retry" for process in processes)
+        for text in flows.wrong_end(world.scenario.spec["jobs"], list(lines.values()), was_retried=was_retried):
+            world.blame(text)
     _count(world, rows, runs, tally)
 
 
@@ -108,7 +114,7 @@ def _sent_again_rightly(world: World, processes: list[Process], rows: list[Row],
     failures: Counter[str] = Counter()
     for row, following in zip(rows, [*rows[1:], None], strict=False):
         failures[row.key] += row.outcome not in (None, "answer_lost")
-        if row.attempt == reopened[row.key]:
+        if row.attempt == reopened.get(row.key, row.attempt):  # a run that was forgotten may have been anything
             failures[row.key] = 0
             continue
         if following is None or following.key != row.key:

@@ -19,7 +19,9 @@ from runner.events import (
     Claimed,
     Ended,
     Event,
+    Forgotten,
     Intended,
+    Planned,
     Reopened,
     Sampled,
     Settled,
@@ -28,8 +30,10 @@ from runner.events import (
 from runner.execute import Batch, execute
 from runner.live import Live
 from runner.options import Options
+from runner.resume import progress
+from torture.simulation import flows
 from torture.simulation.disk import Disk
-from torture.simulation.scenario import Act, ProcessPlan
+from torture.simulation.scenario import AGAIN, Act, ProcessPlan
 from torture.simulation.service import Submit
 from torture.simulation.times import SimClock
 from torture.simulation.transport import Exchange
@@ -80,6 +84,8 @@ class Process:
         self.wished_s: float | None = None
         self.settled: dict[str, bytes] = {}
         self.reopened: set[str] = set()
+        self.forgotten: set[str] = set()
+        self._found: dict[str, bytes] = {}
         self.in_flight: dict[str, tuple[str, str]] = {}
         self._job_ids: dict[str, str] = {}
         self.failed_s: dict[str, list[float]] = {}
@@ -144,12 +150,17 @@ class Process:
         if self.plan.start == "run" or not found:
             return Options(self.folder / "job.yaml", resume=True, output_dir=self.root, accept_changes=accept)
         start = self.plan.start
+        if start == AGAIN:
+            return Options(self.folder / "job.yaml", resume=progress(found[0]).unfinished > 0, output_dir=self.root)
         return Options.of_batch(
             found[0], retry_failed=start == "retry", cancel=start == "cancel", accept_changes=accept
         )
 
     def _watch(self, live: Live) -> None:
         self.live = live
+        # What a kill or a failing disk left whole is adopted by now, and what can't be followed is settled.
+        lines = live.folder.results.read_bytes().splitlines(keepends=True) if live.folder.results.exists() else []
+        self._found = {flows.parsed(line)["key"]: line for line in lines}
         for name, job in live.tally.jobs.items():
             self.failed_s[name] = [-1.0] * job.failed
             self.spent_ms[name] = job.execution_ms
@@ -282,6 +293,7 @@ class Process:
                 assert isinstance(event.run.input, dict)
                 self.world.started(event.run)
                 self._may_start(event)
+                self._may_be_made(event)
                 self.in_flight[event.run.key] = (event.run.job, event.destination.endpoint_id)
                 self._job_ids.pop(event.run.key, None)
                 self.at("intent")
@@ -313,6 +325,13 @@ class Process:
                 self.settled[event.run.key] = event.line
                 if event.state == "failed":
                     self.failed_s.setdefault(event.run.job, []).append(self.world.now_s)
+                self.reopened.discard(event.run.key)
+                self.forgotten.discard(event.run.key)
+            elif isinstance(event, Reopened):
+                self.reopened.add(event.key)
+            elif isinstance(event, Forgotten):
+                self.forgotten.add(event.key)
+                self.settled.pop(event.key, None)
             elif isinstance(event, CancelDecided):
                 self._cancels.add((event.key, event.attempt))
             elif isinstance(event, Intended):
@@ -364,6 +383,26 @@ class Process:
             world.blame("a run was started after somebody had cancelled the batch")
         self._within_budget(event.run.job, job.get("stop_when", {}))
 
+    def _may_be_made(self, event: Intended) -> None:
+        """A run is started whose job needs another: what it is made of must be on disk."""
+        jobs, name = self.world.scenario.spec["jobs"], event.run.job
+        source = flows.source_of(jobs[name])
+        if source is None:
+            return
+        assert self.live is not None
+        wrong = flows.wrong_start(jobs, name, event.run.input, self._saved(), self.live.tally.jobs[source].planned)
+        self.world.blame_if(wrong, wrong or "")
+
+    def _saved(self) -> dict[str, list[dict[str, Any]]]:
+        """The lines that are on disk, by job."""
+        assert self.live is not None
+        found = self.world.acknowledged | self._found | self.settled
+        by_job: dict[str, list[dict[str, Any]]] = {}
+        for key, line in found.items():
+            if key not in self.reopened | self.forgotten:
+                by_job.setdefault(flows.parsed(line)["job"], []).append(flows.parsed(line))
+        return by_job
+
     def _is_over(self, key: str) -> bool:
         """Whether the job of a run has ended at RunPod: then it is in nobody's way, settled or not."""
         job = self.world.service.jobs.get(self._job_ids.get(key, ""))
@@ -408,6 +447,12 @@ def _words(event: Event) -> str:
             return f"{event.key[:6]} reopened"
         case Sampled():
             return f"{event.endpoint} sampled"
+        case Forgotten():
+            return f"{event.key[:6]} forgotten"
+        case Planned():
+            return f"{event.job} has {event.runs} runs"
+        case _:
+            return type(event).__name__
 
 
 def newest(root: Path) -> Folder | None:

@@ -4,6 +4,8 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torture.simulation import flows
+
 ENDPOINTS = ("north", "south")
 """The endpoints' names in job files. Each is there twice at RunPod: as it was, and as it was deployed anew."""
 
@@ -88,6 +90,10 @@ POINTS = (
 
 RARE = {"rename": 3, "renamed": 3, "torn line": 6, "chunk": 6}
 """Points that few lives come to often: how often they are passed at most before a kill there."""
+
+
+AGAIN = "again"
+"""How a process is started that begins another batch of a job file whose last one is done, or goes on with that."""
 
 
 @dataclass(frozen=True)
@@ -177,8 +183,9 @@ class Scenario:
     All that a life is made of.
 
     *faults* is how likely a single request meets one of *kinds*. *muted* names faults that are left out: this is how
-    a failing life is made smaller. The last three are for lives made by hand: *met* are faults that do not depend on
-    chance, *unseen_s* is how long no job is visible at first, *ending* is how every job ends; None leaves it to chance.
+    a failing life is made smaller. *again*: the job file is run once more when its batch is done, and reuses what
+    succeeded. For lives made by hand are *met*, faults that do not depend on chance, *unseen_s*, how long no job is
+    visible at first, and *ending*, how every job ends; None leaves it to chance.
     """
 
     seed: int
@@ -200,20 +207,23 @@ class Scenario:
     met: tuple[Met, ...] = ()
     unseen_s: float | None = None
     ending: str | None = None
+    again: bool = False
 
 
 def draw(seed: int) -> Scenario:
     """The scenario of *seed*."""
     rng = random.Random(f"scenario {seed}")
     names = ENDPOINTS if rng.random() < 0.3 else ENDPOINTS[:1]
-    spec = _job_file(rng, names)
+    spec = flows.draw(seed, _job_file(rng, names), _job)
+    again = _reuses(random.Random(f"again {seed}"), spec)
+    flow = any(flows.source_of(job) for job in spec["jobs"].values())
     bounded = all("run" in job["timeouts"] or "ttl" in job.get("policy", {}) for job in spec["jobs"].values())
     intensity = rng.choice([0.0, 0.0, 0.03, 0.03, 0.1, 0.1, 0.3])
     every_kind = (*UNSENT, *BROKEN, *DENIED, *LOOKS, *STREAMS, *SLOW)
     return Scenario(
         seed=seed,
         spec=spec,
-        processes=_processes(rng),
+        processes=tuple(replace(plan, edit=None) if flow else plan for plan in _processes(rng)),
         windows=_windows(rng, names),
         purges=tuple((rng.choice(names), rng.expovariate(1 / 20)) for _ in range(rng.random() < 0.12)),
         faults=intensity,
@@ -226,7 +236,18 @@ def draw(seed: int) -> Scenario:
         is_bounded=bounded,
         commit_s=rng.choice([0.001, 0.01, 0.01, 0.05, 0.5, 3.0]),
         thread_s=rng.choice([0.0, 0.0, 0.002, 0.3]),
+        again=again,
     )
+
+
+def _reuses(rng: random.Random, spec: dict[str, Any]) -> bool:
+    """Whether there is a second batch; then most jobs of *spec* reuse what succeeded."""
+    if rng.random() >= 0.2:
+        return False
+    for job in spec["jobs"].values():
+        if rng.random() < 0.8:
+            job["reuse"] = "succeeded"
+    return True
 
 
 def _job_file(rng: random.Random, names: tuple[str, ...]) -> dict[str, Any]:
@@ -391,6 +412,11 @@ def _kill(rng: random.Random, when: float) -> Kill:
             point, nth = rng.choice(POINTS), round(rng.expovariate(1 / 8)) + 1
             return Kill(point=point, nth=min(nth, RARE.get(point, nth)), power=power)
     return Kill(seconds=when, power=power)
+
+
+def kill_of(rng: random.Random) -> Kill:
+    """The end of a process that had not much to do."""
+    return Kill(turn=round(2 ** rng.uniform(3, 9))) if rng.random() < 0.5 else _kill(rng, rng.uniform(0, 2))
 
 
 def _windows(rng: random.Random, names: tuple[str, ...]) -> tuple[Window, ...]:

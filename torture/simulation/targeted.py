@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
+from torture.simulation import flows
 from torture.simulation.scenario import (
     ENDPOINTS,
     LATE,
@@ -150,12 +151,26 @@ def _lives() -> dict[str, Scenario]:
                 **slow,
             )
         ),
+        "a job takes the first rows to come of another, and no more": _made(
+            quiet(rows=5, ending="completed"), {"job": "job0", "limit": 2}, flows.ONE
+        ),
+        "what failed succeeds later, and what was collected grows": _made(
+            quiet(rows=12, processes=(ProcessPlan("run"), ProcessPlan("retry"))),
+            {"job": "job0", "collect": True},
+            flows.ALL,
+        ),
     }
 
 
 def _twins(one: Scenario) -> Scenario:
     """*one* with a second job that is like the first."""
     one.spec["jobs"]["job1"] = deepcopy(one.spec["jobs"]["job0"])
+    return one
+
+
+def _made(one: Scenario, rows: dict[str, Any], given: dict[str, str]) -> Scenario:
+    """*one* with a second job whose rows are runs of the first."""
+    one.spec["jobs"]["made0"] = one.spec["jobs"]["job0"] | {"rows": rows, "input": given}
     return one
 
 

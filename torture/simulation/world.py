@@ -107,7 +107,7 @@ class World:
     def take_in(self) -> None:
         """What the job file says now is what the batch runs."""
         for name, job in self.spec["jobs"].items():
-            rows = Counter(row["n"] for row in job["rows"]["inline"])
+            rows = Counter(row["n"] for row in job["rows"].get("inline", ()))
             for n, count in rows.items():
                 count *= job["rows"].get("repeat", 1)
                 which = (name, n, "v" in job["input"])
@@ -116,6 +116,8 @@ class World:
     def started(self, run: Run) -> None:
         """A run is started: it must be one that was planned, or taken in."""
         assert isinstance(run.input, dict)
+        if "n" not in run.input:  # made of other runs: `flows` knows of which
+            return
         which = (run.job, run.input["n"], "v" in run.input)
         keys = self._started.setdefault(which, set())
         keys.add(run.key)

@@ -1,0 +1,151 @@
+"""
+Kill a job in mode batch at every step of its drafts, beside an endpoint that outlives it and has bad days:
+``python -m torture.batches --runs 12000 --seed 1``.
+
+The endpoint's own log is the oracle: every run settles once, and was committed to be run as often as it has attempts.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.local.accepted import input_hash
+from torture.killed import DRAFT, DROP
+from torture.processes import Served, finish, serving, start
+
+HANDLER = """
+import os
+
+def handler(job):
+    given = job["input"]
+    if given["n"] % 50 == 0:
+        tries = os.path.join(given["at"], str(given["n"]))
+        if not os.path.exists(tries):
+            open(tries, "a").close()
+            raise ValueError("no horse yet")
+    return {"n": given["n"]}
+"""
+
+FAULTS = (
+    "batch-create:reset_after=5%",
+    "batch-append:reset_after=5%",
+    "batch-append:reset_before=3%",
+    "batch-finalize:reset_after=10%",
+    "batch-finalize:502_after=5%",
+    "batch-requests:shifted_page=5%",
+    "batch-requests:502=2%",
+    "429=1%",
+    "batch_order=shuffled",
+    "batch_extra",
+)
+"""The days on which it all happens."""
+
+OFTEN = ("counts read", "page not asked for", "page read", "appended, ids not committed", "ids committed")
+"""Steps that are reached often: they are taken at several times."""
+
+
+def job_file(folder: Path, runs: int) -> Path:
+    """A job of so many runs, whose drafts are small enough that there are several of them at any time."""
+    (folder / "handler.py").write_text(HANDLER)
+    (folder / "rows.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(runs)))
+    job = {
+        "endpoint": "local",
+        "mode": "batch",
+        "rows": {"file": "rows.jsonl"},
+        "concurrency": max(4, runs // 40),
+        "input": {"n": "{{ row.n }}", "at": str(folder)},
+        "retry": {"attempts": 3, "outcomes": ["failed"], "wait_initial": "50ms", "wait_max": "200ms"},
+        "poll": {"min": "50ms", "max": "500ms"},
+    }
+    told = {
+        "version": 1,
+        "name": "b",
+        "endpoints": {"local": {"handler": "handler.py:handler", "workers": 2}},
+        "jobs": {"a": job},
+    }
+    path = folder / "b.yaml"
+    path.write_text(json.dumps(told))
+    return path
+
+
+def kills(seed: int) -> list[tuple[str, int]]:
+    """Every step, and at which time of it, in an order of the day."""
+    chance = random.Random(seed)
+    found = [[(step, 1)] for step in DRAFT]
+    found += [[(step, nth)] for step in OFTEN for nth in (2, 5)]
+    # What is given up when a batch is gone on with is a draft that was not finalized.
+    found += [[("ids committed", 1), (step, 1)] for step in DROP if step != "batch's cancel decided"]
+    chance.shuffle(found)
+    return [one for some in found for one in some]
+
+
+def torture(folder: Path, runs: int, seed: int) -> list[str]:
+    """Do it; the problems found."""
+    path = job_file(folder, runs)
+    env = {"TORTURE_MARK": f"batches-{seed}-{time.time_ns()}"}
+    began = time.monotonic()
+    with serving(path, env=env, faults=FAULTS) as served:
+        words: list[str | Path] = ["run", path, "--output-dir", folder, "--local", served.url, "--quiet"]
+        resumes, missed = 0, ""
+        for step, nth in kills(seed):
+            again = ["--resume"] if (folder / "b/latest").exists() else []
+            ran = finish(start([step, str(nth), *words, *again], cwd=folder, env=env, main=("-m", "torture.killed")))
+            resumes += ran.code == -9
+            if ran.code not in (-9, 0):
+                return [f"'{step}' {nth}: exit code {ran.code}: {ran.err}"]
+            if ran.code == 0:
+                missed = step
+                break
+        else:
+            ran = finish(start([*words, "--resume"], cwd=folder, env=env))
+        problems = audit(folder, runs, served)
+        if ran.code:
+            problems.append(f"the last resume came to {ran.code}: {ran.err}")
+    settled = f"{runs} runs, {resumes} of {len(kills(seed))} kills, {time.monotonic() - began:.0f} s"
+    print(settled)
+    if missed:
+        problems.append(f"the batch was over before it was killed at '{missed}'")
+    return problems
+
+
+def audit(folder: Path, runs: int, served: Served) -> list[str]:
+    """What the batch's results and the endpoint's log don't agree about."""
+    told = [json.loads(line) for line in (folder / "b/latest/results.jsonl").read_bytes().splitlines()]
+    asked = [json.loads(line) for line in served.log.read_bytes().splitlines()]
+    paid = Counter(one["input"] for one in asked if one["event"] == "accepted")
+    problems = []
+    if sorted(line["index"] for line in told) != list(range(runs)):
+        problems.append(f"{len(told)} lines for {runs} runs")
+    for line in told:
+        if line["state"] != "succeeded" or line["output"]["n"] != line["row"]["n"]:
+            problems.append(f"run {line['index']} came to {line}")
+        if (times := paid[input_hash(line["input"])]) != line["attempts"]:
+            problems.append(f"run {line['index']} was committed {times} times, and has {line['attempts']} attempts")
+    operations = Counter(one["operation"] for one in asked if one["event"] == "asked")
+    dropped = operations["batch-create"] - operations["batch-finalize"]
+    print(f"{sum(paid.values())} requests paid for, {dict(operations)}, {dropped} more creates than finalizes")
+    return problems
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m torture.batches", description=__doc__)
+    parser.add_argument("--runs", type=int, default=12_000)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args(words)
+    with tempfile.TemporaryDirectory(prefix="torture-batches-") as name:
+        problems = torture(Path(name), given.runs, given.seed)
+    for problem in problems[:20]:
+        print(problem)
+    print("all settled once, all paid for once" if not problems else f"{len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
