@@ -37,6 +37,7 @@ from runner.records import record
 from runner.resume import check_options, left_drafts, most_urgent_first, past_submits, reopen, unsuccessful
 from runner.sample import gate, sampling
 from runner.shapes import SHAPES
+from runner.shards import Shard
 from runner.states import State, Verdict
 from runner.store import Store
 from runner.tally import Tally, verdict
@@ -75,8 +76,12 @@ class Conduct:
         lock: Lock,
         stack: AsyncExitStack,
         hold: "Hold | None" = None,
+        other_shard: tuple[Shard, JsonObject] | None = None,
     ) -> None:
-        """*hold* is the remote folder that what is written here goes to; None where there is none."""
+        """
+        *hold* is the remote folder that what is written here goes to; None where there is none. *other_shard* is one
+        that is there, and its manifest, for a new shard to agree with.
+        """
         self._options = options
         self._job_file = job_file
         self._plan = plan
@@ -84,6 +89,7 @@ class Conduct:
         self._lock = lock
         self._stack = stack
         self._hold = hold
+        self._other_shard = other_shard
         self._upload: Upload | None = None
         self._reconciled: Reconciled | None = None  # none where the plan is surely the batch's own
         self._earlier = Earlier((), ())  # none until there is a batch
@@ -184,7 +190,7 @@ class Conduct:
             destinations=network.destinations,
         )
         told = network.masker.within(told)
-        shards_folder.check_agrees(folder, told)
+        shards_folder.check_agrees(folder, told, self._other_shard)
         batch.write_whole(folder.manifest, dump(told) + b"\n")
         # A ledger that has its name is a whole one: a kill before that leaves a folder that nothing was sent from.
         aside = folder.path / ".ledger.sqlite.tmp"

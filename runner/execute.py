@@ -154,11 +154,6 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
     if options.shard is not None:
         job_file = divided(job_file, options.shard, options.only)
     root = _root(options, job_file)
-    if options.shard is not None and (url := locations.url_of(root)) is not None:
-        raise UsageError(
-            f"shards can't be kept at {url}: nothing reads them there together",
-            fix="name a folder that all of them share with --output-dir",
-        )
     if options.batch is not None:  # where it is elsewhere, what was looked at is not what is written to
         options = replace(options, batch=Folder(locations.written(options.batch.path)))
     batch.prepare(root)
@@ -171,8 +166,11 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
         if resumed is not None:
             resumed.drop_wish()  # of a process that is gone: it was not heeded
             lock.runs(resumed)  # from here on a wish is for us, however long the data take to read
-            if options.shard is not None and options.batch is None and (so_far := ended(resumed)) is not None:
-                return so_far  # a shard is started anew under another id, so whoever starts it again gets its end
+            # A shard is started anew under another id, so whoever starts it again gets its end. Of one that is
+            # elsewhere and is not all there the rest is sent first.
+            is_asked = options.shard is not None and options.batch is None and (hold is None or hold.left is None)
+            if is_asked and (so_far := ended(resumed)) is not None:
+                return so_far
         made = batch.create(root, now=clock.now()) if resumed is None and job_file.reads_stdin(options.only) else None
         try:
             if made is not None and options.repeat is not None:
@@ -191,9 +189,13 @@ async def execute(options: Options, *, watch: Watch | None = None, clock: Clock 
             if made is not None:  # nothing was sent: it is no batch yet
                 shutil.rmtree(made.path, ignore_errors=True)
             raise
+        other = None
         if resumed is None and options.shard is not None:
             made = shards_folder.prepared(root)
-        conduct = Conduct(options, job_file, plan, clock, lock, stack, hold)
+            other = None if hold is None else await hold.other_shard(made)
+            if other is not None:
+                shards_folder.check_count(root.parent.parent, options.shard, other[0])
+        conduct = Conduct(options, job_file, plan, clock, lock, stack, hold, other_shard=other)
         end = await conduct.run(root, resumed, watch, made=made)
         notes = await _keep(job_file, end)  # while the lock is held, and the log is open
     return Batch(end.folder, end.verdict, EXIT_CODES[end.verdict], end.health, end.refusals, notes)
@@ -273,6 +275,9 @@ async def _held(options: Options, job_file: "JobFile", root: Path, stack: AsyncE
     from runner.remote.hold import hold
 
     held = await stack.enter_async_context(hold(root, take_over=options.take_over))
+    if options.shard is not None:  # its jobs need no others, and reuse only what this machine has
+        await (held.fetch_shard(Folder(root)) if options.batch is None else held.fetch(options.batch, artifacts=False))
+        return held
     if any(job.reuse != "never" for job in job_file.jobs.values()):
         await held.fetch_all()
     # Runs that are made of others read the files of those.

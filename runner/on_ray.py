@@ -2,8 +2,9 @@
 Run the shards of a batch as tasks of a Ray cluster: Ray places them, and starts those again whose node has died.
 
 Each task runs one shard in its worker's process. A shard that is started again goes on from its folder, so that must be
-where every node sees it; the kernel frees the lock of a worker that died. Nothing else is shared: a small actor beside
-the driver takes the shards' counts, and tells them when somebody wishes an end. Alone imports ray.
+where every node sees it: on a disk that they share, where the kernel frees the lock of a worker that died, or elsewhere
+(`remote/`), where it takes over from that worker. Nothing else is shared: a small actor beside the driver takes the
+shards' counts, and tells them when somebody wishes an end. Alone imports ray.
 """
 
 import asyncio
@@ -95,6 +96,10 @@ class Board:
         self.counts[shard] = counts or {}
         return self.wish
 
+    def has_begun(self, shard: str) -> bool:
+        """Whether an earlier task has begun *shard*: Ray has seen it die, or no longer reaches its node."""
+        return shard in self.counts
+
     def read(self) -> dict[str, dict[str, int]]:
         """What each shard that has begun told last."""
         return self.counts
@@ -104,13 +109,13 @@ class Board:
         self.wish = max(self.wish, wish)
 
 
-async def run(options: Options, mark: Mark, *, address: str, of: int, quiet: bool, err: TextIO) -> list[End]:
+async def run(options: Options, mark: Mark | None, *, address: str, of: int, quiet: bool, err: TextIO) -> list[End]:
     """
     Run all *of* shards of the batch that *options* name, and say on *err* how far they are; how each ended.
 
     Args:
         options: What to run, with a batch id and no shard. Paths in it must mean the same on every node.
-        mark: Is in the batch's folder, for nodes to see.
+        mark: Is in the batch's folder, for nodes to see; None where the folder is elsewhere, and seen by all alike.
         address: Of a running cluster, or `LOCAL`.
 
     Raises:
@@ -137,7 +142,7 @@ async def run(options: Options, mark: Mark, *, address: str, of: int, quiet: boo
         ray.shutdown()
 
 
-async def _drive(options: Options, mark: Mark, of: int, quiet: bool, err: TextIO) -> list[End]:
+async def _drive(options: Options, mark: Mark | None, of: int, quiet: bool, err: TextIO) -> list[End]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -235,10 +240,10 @@ def environment(options: Options) -> dict[str, str]:
     return {name: os.environ[name] for name in wanted if name in os.environ}
 
 
-def _shard(options: Options, env: Mapping[str, str], mark: Mark, board: Any) -> End:
+def _shard(options: Options, env: Mapping[str, str], mark: Mark | None, board: Any) -> End:
     """Run one shard to its end: in a worker of Ray."""
     assert options.shard is not None
-    if not mark.is_seen():
+    if mark is not None and not mark.is_seen():
         said = f"node {platform.node()} does not see {mark.path.parent}, so a shard that dies there could not go on"
         return End(options.shard, EXIT_INVALID, f"{said}; name a folder that all nodes share with --output-dir")
     for name, value in env.items():
@@ -249,6 +254,9 @@ def _shard(options: Options, env: Mapping[str, str], mark: Mark, board: Any) -> 
 async def _run(options: Options, board: Any) -> End:
     assert options.shard is not None
     shard = options.shard
+    # Who was cut off from the driver may still live. In a remote folder its next intent can't be saved once ours is,
+    # whatever it does: so nothing is paid for twice, and nobody has to wait for its lease.
+    is_again = await board.has_begun.remote(str(shard))
     if await board.tell.remote(str(shard), None):
         return End(shard, None)
     telling: list[asyncio.Task[None]] = []
@@ -261,9 +269,12 @@ async def _run(options: Options, board: Any) -> End:
     try:
         while True:
             try:
-                return End(shard, (await execute(options, watch=watch)).exit_code)
+                return End(
+                    shard,
+                    (await execute(replace(options, take_over=options.take_over or is_again), watch=watch)).exit_code,
+                )
             except BatchBusy as busy:
-                if loop.time() > give_up:
+                if telling or loop.time() > give_up:  # one that is taken over is the other's, and not taken back
                     return End(shard, busy.exit_code, busy.message)
                 await asyncio.sleep(LOOK_S)
     except RunnerError as error:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from shlex import join
 
-from runner import batch
+from runner import batch, locations
 from runner.batch import Folder
 from runner.errors import RecordError, RunnerError, UsageError
 from runner.resume import progress
@@ -61,11 +61,17 @@ class Common:
     def start(self, part: Part) -> str:
         """The command that starts *part*, or goes on with it."""
         if part.manifest is not None:
-            return join(["runner", "resume", str(part.folder.path)])
+            return join(["runner", "resume", locations.shown(part.folder.path)])
         like = self.there[0].manifest
         assert like is not None
-        outputs = self.path.parent.parent if self.is_in_place else None
+        outputs = self.outputs if self.is_in_place else None
         return join(["runner", *start_words(like, part.shard, outputs)])
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of the batches of all job files; the URL of one that is elsewhere, for options to take."""
+        url = locations.url_of(self.path.parent.parent)
+        return self.path.parent.parent if url is None else Path(url)
 
     @property
     def is_in_place(self) -> bool:
@@ -87,7 +93,7 @@ def start_words(told: JsonObject, shard: Shard, outputs: Path | None) -> list[st
     chosen = told["overrides"]
     words = ["run", told["job_file"]["path"], "--shard", str(shard), "--batch-id", told["shard"]["batch_id"]]
     if outputs is not None:
-        words += ["--output-dir", str(outputs)]
+        words += ["--output-dir", locations.url_in(outputs) or str(outputs)]
     for name in chosen["jobs"]:
         words += ["--job", name]
     for name, value in chosen["vars"].items():
@@ -130,18 +136,19 @@ def read(path: Path) -> Common:
     """
     folders = _folders(path)
     of = {shard.of for shard in folders}
+    where = locations.shown(path)
     if len(of) != 1:
         said = " and ".join(str(one) for one in sorted(of))
-        raise UsageError(f"{path / SHARDS} has shards of {said}", fix="keep those of one batch, move the others away")
+        raise UsageError(f"{where}/{SHARDS} has shards of {said}", fix="keep those of one batch, move the others away")
     parts = tuple(_part(path, Shard(number, min(of))) for number in range(1, min(of) + 1))
     common = Common(path, parts)
     if not common.there:
-        raise UsageError(f"{path / SHARDS} has no shard that has begun", fix="start one with 'runner run --shard'")
+        raise UsageError(f"{where}/{SHARDS} has no shard that has begun", fix="start one with 'runner run --shard'")
     first = common.there[0]
     for other in common.there[1:]:
         if (differs := _differ(first.manifest or {}, other.manifest or {})) is not None:
             raise UsageError(
-                f"shards {first.shard} and {other.shard} in {path} are of different batches: {differs}",
+                f"shards {first.shard} and {other.shard} in {where} are of different batches: {differs}",
                 fix="start those that are wrong again, with another --batch-id",
             )
     return common
@@ -160,7 +167,9 @@ def _part(path: Path, shard: Shard) -> Part:
     standing = Standing.RUNNING if batch.is_running(folder) else Standing.ENDED
     if standing is Standing.ENDED:
         so_far = progress(folder)
-        standing = Standing.UNFINISHED if so_far.unfinished or not so_far.has_ended else Standing.ENDED
+        is_cut_off = locations.is_looked_at(path) and not locations.is_whole(folder.path)
+        is_left = so_far.unfinished or not so_far.has_ended or is_cut_off
+        standing = Standing.UNFINISHED if is_left else Standing.ENDED
     return Part(shard, folder, standing, folder.read_manifest())
 
 
@@ -203,7 +212,7 @@ def begun_in(root: Path, *, is_resumed: bool) -> Folder | None:
         return None
     if not is_resumed:
         raise UsageError(
-            f"shard {shard} of batch {root.parent.parent.name} has begun, in {root}",
+            f"shard {shard} of batch {root.parent.parent.name} has begun, in {locations.shown(root)}",
             fix="go on with it with --resume, which also says how it ended; or give all shards another --batch-id",
         )
     return part.folder
@@ -216,18 +225,32 @@ def check_room(path: Path, shard: Shard) -> None:
     Raises:
         UsageError: these are of another number of shards.
     """
-    other = next((one for one in _folders(path) if one.of != shard.of), None)
-    if other is not None:
+    if locations.url_of(path) is not None:
+        return  # others may have been fetched here long ago: whoever holds the folder looks there
+    for other in _folders(path):
+        check_count(path, shard, other)
+
+
+def check_count(path: Path, shard: Shard, other: Shard) -> None:
+    """
+    Make sure that *shard* is one of as many as the *other*, which is in the common folder *path*.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if other.of != shard.of:
+        is_one = locations.shown(path / SHARDS / other.folder)
         raise UsageError(
-            f"--shard {shard}: batch {path.name} has {other.of} shards, {path / SHARDS / other.folder} is one of them",
+            f"--shard {shard}: batch {path.name} has {other.of} shards, {is_one} is one of them",
             fix=f"write --shard NUMBER/{other.of}, or another --batch-id",
         )
 
 
-def check_agrees(folder: Folder, told: JsonObject) -> None:
+def check_agrees(folder: Folder, told: JsonObject, beside: tuple[Shard, JsonObject] | None = None) -> None:
     """
     Make sure that the batch in *folder*, of which *told* is to be the manifest, is of one batch with the shards beside
-    it, if it is a shard and there are any: else some runs would be in two of them, and others in none.
+    it, if it is a shard and there are any: else some runs would be in two of them, and others in none. For a folder
+    that is elsewhere *beside* is one of those that are there, and its manifest.
 
     Raises:
         UsageError: it is not.
@@ -235,10 +258,13 @@ def check_agrees(folder: Folder, told: JsonObject) -> None:
     shard = Shard.of_folder(folder.path.name)
     if shard is None:
         return
-    for number, other in _manifests(folder.path.parent, shard):
+    is_here = locations.url_of(folder.path) is None
+    others = _manifests(folder.path.parent, shard) if is_here else [beside] if beside is not None else []
+    for number, other in others:
         if (differs := _differ(other, told)) is not None:
+            where = locations.shown(folder.path.parent)
             raise UsageError(
-                f"shard {shard} is not of one batch with shard {number} in {folder.path.parent}: {differs}",
+                f"shard {shard} is not of one batch with shard {number} in {where}: {differs}",
                 fix="give all shards the same file, data and options, or this one another --batch-id",
             )
         return  # which agrees with all others

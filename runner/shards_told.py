@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from shlex import quote
 
-from runner import report
+from runner import locations, report
 from runner.batch import Folder
 from runner.gates import WHEN_FALSE
 from runner.plain import plain
@@ -93,7 +93,7 @@ def as_json(common: Common, health: JsonObject) -> JsonObject:
         "shards": [
             {
                 "shard": str(one.shard),
-                "folder": str(one.folder.path),
+                "folder": locations.shown(one.folder.path),
                 "standing": one.standing,
                 "command": common.start(one) if one in common.left else None,
             }
@@ -111,10 +111,10 @@ def said(common: Common) -> list[str]:
     lines = [f"  {len(common.parts)} shards: {standing}"]
     lines += [f"  shard {one.shard} is {one.standing}: {plain(common.start(one))}" for one in common.left]
     if common.left:
-        lines.append(f"  or all of these here, one after another: runner resume {quote(str(common.path))}")
+        lines.append(f"  or all of these here, one after another: runner resume {quote(locations.shown(common.path))}")
     return lines
 
 
 def as_text(common: Common, health: JsonObject) -> str:
     """*health*, the report of the whole, in a few lines, and where the shards stand, for people."""
-    return "\n".join([summary(health, str(common.path)), *said(common)])
+    return "\n".join([summary(health, locations.shown(common.path)), *said(common)])

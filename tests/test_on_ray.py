@@ -23,6 +23,15 @@ def test_a_wish_reaches_every_shard_and_is_not_taken_back() -> None:
     assert board.tell("1/2", {"settled": 3}) == board.tell("2/2", None) == CANCEL
 
 
+def test_a_shard_that_is_started_again_knows_it() -> None:
+    """It takes over a remote folder from the task that died, whose lease nobody ends; the first one must not."""
+    board = Board()
+    assert not board.has_begun("1/2")
+    board.tell("1/2", None)
+    assert board.has_begun("1/2")
+    assert not board.has_begun("2/2")
+
+
 def test_how_far_all_are_is_one_line() -> None:
     """What shards plan is only known of those that have begun."""
     board = Board()
@@ -75,6 +84,19 @@ def test_what_no_shard_could_do_is_refused_before_a_cluster_is_asked(
     with pytest.raises(UsageError) as error:
         run(Options(write(tmp_path, {"concurrency": 3})), Style(), address="local", of=4)
     assert error.value.message == "--shard 1/4: 'concurrency' of job 'only' is 3, less than one for each shard"
+
+
+def test_a_batch_that_has_begun_elsewhere_is_not_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk: it is asked before a cluster is."""
+    monkeypatch.setattr(extras, "is_there", lambda _library: True)
+    monkeypatch.setenv("RUNNER_CACHE_DIR", str(tmp_path / "cache"))
+    shard = tmp_path / "there/t/b/shards/01-of-02"
+    shard.mkdir(parents=True)
+    (shard / "manifest.json").write_text("{}")
+    path = write(tmp_path, {}, outputs={"dir": f"file://{tmp_path / 'there'}"})
+    with pytest.raises(UsageError) as error:
+        run(Options(path), Style(), address="local", of=2, batch_id="b")
+    assert error.value.message == f"batch b has begun, in file://{tmp_path / 'there'}/t/b"
 
 
 @pytest.mark.parametrize(

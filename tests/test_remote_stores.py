@@ -9,6 +9,7 @@ import pytest
 from runner import extras
 from runner.errors import UsageError
 from runner.remote.objects import Denied, Exists, Files, Missing, Objects, Store, open_objects
+from runner.remote.reading import find
 from torture import remote
 from torture.processes import serving
 
@@ -64,6 +65,17 @@ def test_a_bucket_that_is_not_there_is_a_refusal(s3: dict[str, str]) -> None:
     """Not something to wait for."""
     with pytest.raises(Denied, match="bucket does not exist"):
         open_objects("s3://nobody/there").put("a", b"")
+
+
+@pytest.mark.parametrize("name", ["t", "t/latest", "t/20260823T101500Z-0a1b", "t/shards-of-mine"])
+def test_who_reads_from_a_bucket_that_is_not_there_hears_its_name(
+    s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """That it holds no batch is true, and sends people looking for the wrong thing."""
+    monkeypatch.setenv("RUNNER_CACHE_DIR", str(tmp_path))
+    with pytest.raises(UsageError) as error:
+        find(f"s3://nobody/there/{name}", None)
+    assert error.value.message.endswith(" can't be used: The specified bucket does not exist: nobody")
 
 
 def test_what_is_not_installed_is_named_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from runner import batch, locations, report, shards_folder, shards_told
 from runner.batch import Folder
+from runner.commands.shards import as_now
 from runner.errors import EXIT_FAIL, EXIT_PASS, BatchBusy
 from runner.execute import execute
 from runner.ledger import Ledger
@@ -44,7 +45,7 @@ def cancel(
     """
     outputs = batch.outputs_root(Path.cwd() / "x", dir_in_file=None, output_dir=output_dir)
     if (common := shards_folder.find(name, outputs)) is not None:
-        return _shards(common, token_env, as_json, out, err)
+        return _shards(common, take_over, token_env, as_json, out, err)
     folder = batch.find(name, outputs)
     if locations.is_looked_at(folder.path):
         if batch.is_running(folder) and not take_over:
@@ -71,14 +72,15 @@ def cancel(
     return _tell(folder, as_json, out, err)
 
 
-def _shards(common: Common, token_env: str | None, as_json: bool, out: TextIO, err: TextIO) -> int:
+def _shards(common: Common, take_over: bool, token_env: str | None, as_json: bool, out: TextIO, err: TextIO) -> int:
     """End all shards of *common* that are there, one after another; those that are missing were never sent."""
-    codes = [
-        cancel(str(one.folder.path), token_env=token_env, out=err, err=err)
-        for one in common.there
-        if one.standing is not Standing.ENDED
-    ]
-    common = shards_folder.read(common.path)
+    codes = []
+    for one in common.there:
+        if one.standing is not Standing.ENDED:
+            here = Folder(locations.written(one.folder.path))  # a process of this machine can be asked to
+            folder = here if batch.is_running(here) else one.folder
+            codes.append(cancel(str(folder.path), take_over=take_over, token_env=token_env, out=err, err=err))
+    common = as_now(common)
     with shards_told.opened(common) as whole:
         health = shards_told.as_json(common, whole.health)
         say(dump(health).decode() if as_json else shards_told.as_text(common, whole.health), out)

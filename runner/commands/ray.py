@@ -5,6 +5,7 @@ import secrets
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TextIO
 
 from runner import batch, extras, locations, on_ray, shards_folder
@@ -16,6 +17,7 @@ from runner.narrow import narrowed
 from runner.options import Options
 from runner.progress import say
 from runner.shards import Shard, check_batch_id
+from runner.shards_folder import Common
 from runner.shards_share import divided
 
 
@@ -47,31 +49,49 @@ def run(
     job_file = narrowed(job_file, rows=options.rows, where=options.where)
     divided(job_file, Shard.checked(1, of), options.only)  # what no shard could do is said once, and here
     outputs = batch.outputs_root(job_file.path, dir_in_file=job_file.outputs.dir, output_dir=options.output_dir)
-    if (url := locations.url_of(outputs)) is not None:
-        raise UsageError(
-            f"shards can't be kept at {url}: nothing reads them there together",
-            fix="name a folder that all of them share with --output-dir",
-        )
     new = f"ray-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
     batch_id = new if batch_id is None else check_batch_id(batch_id)
     common = outputs / job_file.name / batch_id
-    if (common / "shards").exists() and not options.resume:
+    url = locations.url_of(common)
+    if not options.resume and _has_begun(common, url):
         raise UsageError(
-            f"batch {batch_id} has begun, in {common}",
+            f"batch {batch_id} has begun, in {locations.shown(common)}",
             fix="go on with it with --resume, or leave --batch-id out for a new one",
         )
-    options = replace(options, file=options.file.absolute(), output_dir=outputs.absolute(), batch_id=batch_id)
+    # A node has its own folder for what is elsewhere.
+    where = outputs.absolute() if url is None else Path(locations.shown(outputs))
+    options = replace(options, file=options.file.absolute(), output_dir=where, batch_id=batch_id)
     options = replace(options, resume=True, echo=None)  # a task that Ray starts again goes on
     if not style.quiet:
         say(f"running {job_file.name} {batch_id} in {of} shards on Ray", err)
-    batch.prepare(common)
-    mark = on_ray.Mark(common / ".ray", secrets.token_hex(16))
-    mark.write()
+    mark = None
+    if url is None:
+        batch.prepare(common)
+        mark = on_ray.Mark(common / ".ray", secrets.token_hex(16))
+        mark.write()
     ends = asyncio.run(on_ray.run(options, mark, address=address, of=of, quiet=style.quiet, err=err))
-    found = shards_folder.find(str(common), outputs)
+    found = shards_folder.find(str(common), outputs) if url is None else _fetched(url)
     if found is None:  # no shard began, and each has said why
         return max((end.code for end in ends if end.code is not None), default=EXIT_INTERRUPTED)
     code = shards.say_end(found, style, out, err)
     if found.left and any(end.code is None or end.code == EXIT_INTERRUPTED for end in ends):
         return EXIT_INTERRUPTED
     return code
+
+
+def _has_begun(common: Path, url: str | None) -> bool:
+    if url is None:
+        return (common / "shards").exists()
+    from runner.remote.reading import has_shards
+
+    return has_shards(url)
+
+
+def _fetched(url: str) -> Common | None:
+    """The shards at *url*; None where none has begun."""
+    from runner.remote.reading import find, has_shards
+
+    if not has_shards(url):
+        return None
+    found = find(url, None)
+    return shards_folder.read(found.path) if any(found.path.glob("shards/*/ledger.sqlite")) else None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TextIO
 
-from runner import shards_folder, shards_told
+from runner import locations, shards_folder, shards_told
 from runner.commands.run import Style, tell
 from runner.commands.run import run as run_batch
 from runner.errors import EXIT_FAIL, EXIT_INTERRUPTED, EXIT_PASS, EXIT_REFUSED, EXIT_TERMINATED, BatchBusy, UsageError
@@ -26,8 +26,13 @@ def resume(common: Common, style: Style, how: Mapping[str, Any], *, out: TextIO,
     Raises:
         RunnerError: as `runner.execute.execute` does.
     """
+    is_elsewhere = locations.is_looked_at(common.path)
     for one in common.parts:
-        if one.standing is Standing.RUNNING or (one.standing is Standing.ENDED and not _again(one, how)):
+        if one.standing is Standing.RUNNING and not (is_elsewhere and how["take_over"]):
+            if is_elsewhere:
+                say(f"shard {one.shard} is left to the process that runs it; --take-over is for one that is dead", err)
+            continue
+        if one.standing is Standing.ENDED and not _again(one, how):
             continue
         options = _options(common, one, how)
         say(f"going on with shard {one.shard}, which is {one.standing}", err)
@@ -38,7 +43,21 @@ def resume(common: Common, style: Style, how: Mapping[str, Any], *, out: TextIO,
             continue
         if code in (EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_REFUSED):
             return code
-    return say_end(shards_folder.read(common.path), style, out, err)
+    return say_end(as_now(common), style, out, err)
+
+
+def as_now(common: Common) -> Common:
+    """
+    *common* as it is by now, wherever it is.
+
+    Raises:
+        RunnerError: it can't be read any more.
+    """
+    if locations.is_looked_at(common.path):
+        from runner.remote.reading import find
+
+        find(locations.shown(common.path), None)
+    return shards_folder.read(common.path)
 
 
 def say_end(common: Common, style: Style, out: TextIO, err: TextIO) -> int:
@@ -67,14 +86,14 @@ def _options(common: Common, part: Part, how: Mapping[str, Any]) -> Options:
     assert like.manifest is not None
     if not common.is_in_place:
         raise UsageError(
-            f"shard {part.shard} is missing, and {common.path} is a copy: it would be made elsewhere",
+            f"shard {part.shard} is missing, and {locations.shown(common.path)} is a copy: it would be made elsewhere",
             fix=f"start it where it belongs, then copy its folder here: {common.start(part)}",
         )
     return replace(
         Options.of_batch(like.folder, **how),
         batch=None,
         shard=part.shard,
-        output_dir=common.path.parent.parent,
+        output_dir=common.outputs,
         fresh=like.manifest["fresh"],
         resume=True,
         retry_failed=False,

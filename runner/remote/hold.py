@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from runner import batch, locations
@@ -11,8 +11,10 @@ from runner.batch import Folder
 from runner.remote import chain
 from runner.remote.chain import Chain
 from runner.remote.lease import Lease
-from runner.remote.objects import Objects, open_objects, said_plainly
+from runner.remote.objects import Missing, Objects, open_objects, said_plainly
 from runner.remote.upload import Upload
+from runner.shards import Shard
+from runner.values import JsonObject, parse
 
 
 class Hold:
@@ -21,7 +23,8 @@ class Hold:
 
     Attributes:
         is_over: Whether the newest batch there has surely ended, as `fetch_newest` found; it was not fetched then.
-        left: The newest batch, where it was fetched: it is not known to have all that its process had to write.
+        left: The newest batch, or the shard, where it was fetched: it is not known to have all that its process had to
+            write.
     """
 
     def __init__(self, objects: Objects, base: Path, root: Path, held: Lease) -> None:
@@ -50,8 +53,50 @@ class Hold:
             found = Chain.read(self._objects, self._prefix(folder))
             if found.last is None or (folder.ledger.exists() and found.last["writer"] in chain.writers(folder)):
                 return
-            shutil.rmtree(folder.path, ignore_errors=True)
+            _clear(folder)
             found.restore(folder, artifacts=artifacts)
+
+    async def fetch_shard(self, folder: Folder) -> None:
+        """
+        Fetch the shard in *folder* as far as it has begun there. Where it has not, nothing of an earlier one stays
+        here: no request of it ever left, for no intent is there.
+
+        Raises:
+            RunnerError: as `fetch` does.
+        """
+
+        def fetch() -> None:
+            with said_plainly(self._objects):
+                found = Chain.read(self._objects, self._prefix(folder))
+                if not found.count:
+                    _clear(folder)
+                    return
+                if found.contents() is None:
+                    self.left = folder
+            self._fetch(folder, artifacts=False)
+
+        await asyncio.to_thread(fetch)
+
+    async def other_shard(self, folder: Folder) -> tuple[Shard, JsonObject] | None:
+        """
+        Another shard of the batch that the one in *folder* is of, and its manifest; None where none has begun there.
+
+        Raises:
+            RunnerError: as `fetch` does.
+        """
+        return await asyncio.to_thread(self._other_shard, folder)
+
+    def _other_shard(self, folder: Folder) -> tuple[Shard, JsonObject] | None:
+        shards = self._prefix(Folder(folder.path.parent))
+        with said_plainly(self._objects):
+            for name in self._objects.folders(shards):
+                shard = Shard.of_folder(name)
+                if shard is None or name == folder.path.name:
+                    continue
+                with suppress(Missing, ValueError):  # it is just being made
+                    told: JsonObject = parse(self._objects.get(f"{shards}/{name}/manifest.json"))
+                    return shard, told
+        return None
 
     async def fetch_newest(self, *, artifacts: bool) -> None:
         """
@@ -109,6 +154,17 @@ class Hold:
                 return Upload(self._objects, self._lease, folder, prefix, Chain.read(self._objects, prefix))
 
         return await asyncio.to_thread(made)
+
+
+def _clear(folder: Folder) -> None:
+    """Remove what is in *folder*, but the lock that this process holds there if it runs a shard."""
+    if not folder.path.is_dir():
+        return
+    for path in folder.path.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != ".lock":
+            path.unlink(missing_ok=True)
 
 
 @asynccontextmanager

@@ -59,11 +59,11 @@ class Lease:
     """The lease of a folder while it is held: renewed now and then by a thread of its own."""
 
     def __init__(self, objects: Objects, folder: str) -> None:
+        self.folder = folder
         self.token = secrets.token_hex(8)
         self.lost_to: JsonObject | None = None
         self._objects = objects
         self._name = f"{folder}/{NAME}"
-        self._folder = folder
         now = time.time()
         self._told: JsonObject = {
             "token": self.token,
@@ -90,11 +90,11 @@ class Lease:
         try:
             self._put(new=True)
         except Exists:
-            other = read(self._objects, self._folder)
+            other = read(self._objects, self.folder)
             is_alive = other is not None and is_held(other, time.time())
             if other is not None and is_alive and not take_over:
                 raise BatchBusy(
-                    f"{self._objects.url}/{self._folder} is being written to: {said(other)}",
+                    f"{self._objects.url}/{self.folder} is being written to: {said(other)}",
                     fix=f"wait for it; if that process is dead, its lease ends at {_clock(until(other))}, or write"
                     " --take-over",
                 ) from None
@@ -115,7 +115,7 @@ class Lease:
         """Wait until the process that had the lease, which lives, must have seen that it is over."""
         while True:
             time.sleep(RENEW_S + 1)
-            found = read(self._objects, self._folder)
+            found = read(self._objects, self.folder)
             if found is not None and found["token"] == self.token:
                 return
             self._put()  # it had looked before we put ours, and renewed its own after it
@@ -129,14 +129,14 @@ class Lease:
         self._over.set()
         self._thread.join()
         with suppress(StoreError):  # then it expires
-            found = read(self._objects, self._folder)
+            found = read(self._objects, self.folder)
             if found is not None and found["token"] == self.token:
                 self._objects.remove(self._name)
 
     def _keep(self) -> None:
         while not self._over.wait(RENEW_S):
             with suppress(StoreError):  # who can't reach the store starts nothing; the lease expires by itself
-                found = read(self._objects, self._folder)
+                found = read(self._objects, self.folder)
                 if found is not None and found["token"] != self.token:
                     self.lost_to = found
                     return

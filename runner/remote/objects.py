@@ -231,7 +231,9 @@ class Store:
         with self._said(below):
             try:
                 found = self._fs.find(self._path(below), detail=True)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _lacks_bucket(error):
+                    raise
                 return {}
             return {
                 self._name(path): int(info.get("size") or 0)
@@ -243,7 +245,9 @@ class Store:
         with self._said(below):
             try:
                 found = self._fs.ls(self._path(below), detail=True)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _lacks_bucket(error):
+                    raise
                 return []
             names = {str(one["name"]).rstrip("/").rpartition("/")[2] for one in found if one["type"] == "directory"}
             return sorted(names)
@@ -264,6 +268,8 @@ class Store:
         try:
             yield
         except Exception as error:  # there is no common class
+            if _lacks_bucket(error):
+                raise Denied(f"{_first_line(error)}: {self._root.partition('/')[0]}") from error
             raise _told(error, f"{self.url}/{name}") from error
 
 
@@ -282,13 +288,21 @@ def _told(error: Exception, what: str) -> StoreError:
     said = _first_line(error)
     if isinstance(error, FileExistsError):
         return Exists(f"{what} is there already")
-    cause = getattr(error, "__cause__", None)
-    code = str(getattr(cause, "response", {}).get("Error", {}).get("Code", ""))
-    if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
+    if isinstance(error, FileNotFoundError):
         return Missing(f"there is no {what}")
-    if isinstance(error, PermissionError | FileNotFoundError) or type(error).__name__.startswith(_DENIED):
-        return Denied(said or code or type(error).__name__)
+    if isinstance(error, PermissionError) or type(error).__name__.startswith(_DENIED):
+        return Denied(said or _code(error) or type(error).__name__)
     return Away(said or type(error).__name__)
+
+
+def _lacks_bucket(error: Exception) -> bool:
+    """Whether *error* says that there is no bucket at all, which is not the same as an empty one."""
+    return isinstance(error, FileNotFoundError) and _code(error) == "NoSuchBucket"
+
+
+def _code(error: Exception) -> str:
+    """What S3 itself called the *error*; empty where it did not."""
+    return str(getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", ""))
 
 
 def _first_line(error: Exception) -> str:

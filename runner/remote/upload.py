@@ -283,7 +283,7 @@ class Upload:
                 self._made, self._end = told["results"]["made"], told["results"]["end"]
                 self._is_first = False
                 raise StoreAgain("an earlier try was taken after all") from None
-            raise self._taken(lease.read(self._objects, self._prefix.rpartition("/")[0])) from None
+            raise self._taken(lease.read(self._objects, self._lease.folder)) from None
 
     def _taken(self, told: JsonObject | None) -> BatchBusy:
         by = f" by {lease.said(told)}" if told is not None else ""
