@@ -331,6 +331,7 @@ class Carrier:
                 key=one.key,
                 is_cancelled=is_cancelled,
                 is_known=True,
+                told=self._ledger.told(one.number),
             )
             self._active += 1
             await self._follow(harvest, endpoint)
@@ -358,6 +359,7 @@ class Carrier:
         key: str | None,
         is_cancelled: bool = False,
         is_known: bool = False,
+        told: Sequence[str | None] = (),
     ) -> Harvest:
         return Harvest(
             number,
@@ -375,6 +377,7 @@ class Carrier:
             switch=self._switch,
             is_cancelled=is_cancelled,
             is_known=is_known,
+            told=told,
             tell=self._changed.set,
         )
 

@@ -37,7 +37,7 @@ class Rest:
     """
     A run whose result was not told: what it came to by elimination, None when nobody can say; and why that is so, empty
     where there is no doubt. *is_failed*: it is sure to have failed, though nobody can say how. *is_silent*: nothing was
-    said of it, nor of any that could be it.
+    said of it, nor of any that could be it, but that they were dropped.
     """
 
     sent: Sent
@@ -50,19 +50,22 @@ class Rest:
 class Whose:
     """
     The runs of one RunPod batch whose results are still to come. *name* is the job's ``batch_key``, None for none.
+    *told* are the ids of the requests that were told before, by an earlier process; None for one known by elimination.
 
     Attributes:
         echoes: How many results had the key of a run of ours.
         mute: The id of a request that was completed, and had it not, nor was known by its id; None while there is none.
     """
 
-    def __init__(self, sent: Iterable[Sent], name: str | None) -> None:
+    def __init__(self, sent: Iterable[Sent], name: str | None, told: Iterable[str | None] = ()) -> None:
         self.echoes = 0
         self.mute: str | None = None
         self._name = name
         self._by_id: dict[str, Sent] = {}
         self._by_mark: dict[str, Sent] = {}
-        self._told: set[str] = set()
+        ids = list(told)
+        self._told = {one for one in ids if one is not None}
+        self._eliminated = ids.count(None)  # they are on the pages still, and nobody knows which they are
         self._unknown: dict[str, RemoteJob] = {}
         self._trusts_ids = True
         for one in sent:
@@ -79,7 +82,7 @@ class Whose:
     @property
     def is_accounted(self) -> bool:
         """Whether as many requests ended without telling whose they are as there are runs left."""
-        return bool(self._unknown) and len(self._unknown) == self.left
+        return bool(self._unknown) and len(self._unknown) == self.left + self._eliminated
 
     def take(self, child: Child) -> Sent | None:
         """Whose *child* is, which is over; None when that is not known, or was told before."""
@@ -110,18 +113,19 @@ class Whose:
         left = list((self._by_mark or self._by_id).values())
         unknown = list(self._unknown.values())
         self._by_id, self._by_mark, self._unknown = {}, {}, {}
-        if len(unknown) != len(left) or any(one.status == "COMPLETED" for one in unknown):
+        if len(unknown) != len(left) + self._eliminated or any(one.status == "COMPLETED" for one in unknown):
+            is_silent = all(one.status == "CANCELLED" for one in unknown)  # those of a page that shifted are not there
             for sent in left:
-                yield Rest(sent, None, self._unmatched(sent), is_silent=not unknown)
+                yield Rest(sent, None, self._unmatched(sent), is_silent=is_silent)
             return
         kinds = Counter((one.status, _text(one.error)) for one in unknown)
         if len(kinds) == 1:  # whichever is whose, it came to the same
-            for sent, job in zip(left, unknown, strict=True):
-                yield Rest(sent, job, "" if len(left) == 1 else f"one of {len(left)} that ended alike")
+            for sent, job in zip(left, unknown, strict=False):
+                yield Rest(sent, job, "" if len(unknown) == 1 else f"one of {len(unknown)} that ended alike")
             return
         told = "; ".join(f"{text or status} ({times})" for (status, text), times in kinds.most_common(TOLD_ERRORS))
         for sent in left:
-            why = f"one of {len(left)} requests that failed, and nobody can say which how: {told}"
+            why = f"one of {len(unknown)} requests that failed, and nobody can say which how: {told}"
             yield Rest(sent, None, why, is_failed=True)
 
     def _unmatched(self, sent: Sent) -> str:

@@ -27,7 +27,8 @@ from runner.work import Terms, Work, ours
 class Harvest:
     """
     One RunPod batch on its way to its end. *finalized_at* is in seconds since the epoch; *is_cancelled* says that it
-    was decided to cancel it, *is_known* that an earlier process made it. *tell* is called when runs of it have settled.
+    was decided to cancel it, *is_known* that an earlier process made it, *told* are the request ids of the results that
+    it knew, None for one of which it did not. *tell* is called when runs of it have settled.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Harvest:
         switch: Switch,
         is_cancelled: bool = False,
         is_known: bool = False,
+        told: Sequence[str | None] = (),
         tell: Callable[[], None] = lambda: None,
     ) -> None:
-        self.whose = Whose(sent, key)
+        self.whose = Whose(sent, key, told)
         self._number = number
         self._id = batch_id
         self._finalized_at = finalized_at

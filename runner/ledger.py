@@ -455,6 +455,15 @@ class Ledger:
         )
         return [Sent(key, attempt, *rest) for key, attempt, *rest in rows]
 
+    def told(self, draft: int) -> list[str | None]:
+        """The request ids of those runs of a draft, or of the RunPod batch it became, whose results are known."""
+        rows = self._db.rows(
+            "SELECT a.job_id FROM drafted d CROSS JOIN attempts a ON a.key = d.key AND a.attempt = d.attempt"
+            " WHERE d.draft = ? AND a.ended_at IS NOT NULL",
+            (draft,),
+        )
+        return [request_id for (request_id,) in rows]
+
     def drafted(self, job: str) -> int:
         """How many runs of *job* are in drafts or RunPod batches, and not settled."""
         if not self._has_drafts:

@@ -53,13 +53,16 @@ class Gone(Exception):
     """Raised when RunPod no longer knows a batch."""
 
 
-async def answered(endpoint: LiveEndpoint, clock: Clock, send: Callable[[], Awaitable[T]]) -> T:
+async def answered(
+    endpoint: LiveEndpoint, clock: Clock, send: Callable[[], Awaitable[T]], *, may_shrink: bool = False
+) -> T:
     """
-    What *send* gives, which may be sent again without harm, asked as often as it takes.
+    What *send* gives, which may be sent again without harm, asked as often as it takes. *may_shrink*: less can be asked
+    for, where an answer can't be read.
 
     Raises:
         Gone: RunPod does not know the batch.
-        TooLarge, Unreadable: the answer can't be read; the latter three times.
+        TooLarge, Unreadable: the answer can't be read; the latter three times. Only where it *may_shrink*.
         EndpointRefused: the endpoint no longer lets us ask.
     """
     failures = refusals = unreadable = missing = 0
@@ -68,19 +71,17 @@ async def answered(endpoint: LiveEndpoint, clock: Clock, send: Callable[[], Awai
             return await endpoint.call("batch", send)
         except EndpointRefused:
             raise
-        except TooLarge:
-            raise
         except NotFound:
             missing += 1
             asked_at = clock.monotonic()
             if missing > 1 and await _is_known(endpoint, asked_at, clock):
                 raise Gone from None
             await clock.sleep(GRACE_S if missing == 1 else 1.0)
-        except Unreadable:
+        except (TooLarge, Unreadable) as error:
             unreadable += 1
-            if unreadable >= UNREADABLE_LOOKS:
+            if may_shrink and (isinstance(error, TooLarge) or unreadable >= UNREADABLE_LOOKS):
                 raise
-            await clock.sleep(1.0)
+            await clock.sleep(backoff_s(unreadable, initial_s=1.0, most_s=30.0, jitter=clock.chance()))
         except RateLimited:
             refusals += 1
             await clock.sleep(again_s(refusals, clock.chance()))
@@ -205,7 +206,10 @@ class Reading:
         offset, limit = self._offset, self._limit
         try:
             page: Page = await answered(
-                self._endpoint, self._clock, lambda: self._api.page(self._id, offset=offset, limit=limit)
+                self._endpoint,
+                self._clock,
+                lambda: self._api.page(self._id, offset=offset, limit=limit),
+                may_shrink=True,
             )
         except (TooLarge, Unreadable) as error:
             if limit > 1:

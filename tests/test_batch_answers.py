@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.batch_answers import read_appended, read_counts, read_made, read_page
@@ -15,6 +15,7 @@ JSON = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(JSON)
 def test_no_answer_is_a_crash(answer: Any) -> None:
     """ValueError says that nothing can be told; every other end would be ours."""

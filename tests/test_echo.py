@@ -113,3 +113,25 @@ def test_only_a_mapping_without_it_takes_the_key(given_: Any, found: Any) -> Non
     before = repr(given_)
     assert marked(given_, "key", mark("k", 1)) == found
     assert repr(given_) == before
+
+
+def test_what_an_earlier_process_was_told_is_not_left_over() -> None:
+    """Its results are on the pages still: what is left is known by elimination all the same."""
+    whose = Whose(sent(1, ids=False), "key", ["req_1", "req_2", None])
+    assert whose.take(echo(1, "req_1")) is None
+    assert whose.take(echo(2, "req_2")) is None
+    assert whose.take(child("req_3", status="FAILED", error="e")) is None
+    assert not whose.is_accounted
+    assert whose.take(child("req_0", status="FAILED", error="e")) is None
+    assert whose.is_accounted
+    assert [(rest.sent.key, rest.job and rest.job.error, rest.why) for rest in whose.rest()] == [
+        ("k0", "e", "one of 2 that ended alike")
+    ]
+
+
+def test_what_was_dropped_is_silent_though_a_page_had_shifted() -> None:
+    """None of it ran: that not all of it was shown makes no run lost."""
+    whose = Whose(sent(3, ids=False), "key")
+    for request_id in ("req_0", "req_1"):
+        assert whose.take(child(request_id, status="CANCELLED")) is None
+    assert [rest.is_silent for rest in whose.rest()] == [True, True, True]

@@ -12,7 +12,7 @@ import pytest
 from terminal import ROOT
 
 from runner.slots import Slots
-from torture.mutants import MUTATIONS
+from torture.mutations import MUTATIONS
 from torture.simulation.__main__ import corpus, lived, scratch
 from torture.simulation.faults import Table
 from torture.simulation.folder import all_hold
@@ -74,6 +74,8 @@ def test_the_lives_are_not_easy(lives: dict[int, Life]) -> None:
     assert min(words.values()) > 0, words
     assert tally["settled"] > 500
     assert tally["answers lost, sent again knowingly"] > 0
+    batch = ("answer to finalize of a batch lost", "batch page shifted", "RunPod batch FAILED by somebody else")
+    assert min(counts[kind] for kind in batch) > 0, counts
 
 
 def test_a_seed_tells_the_same_story_again(lives: dict[int, Life], machine: Machine, folder: Path) -> None:

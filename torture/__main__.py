@@ -31,6 +31,7 @@ PROGRAMS: dict[str, Sequence[str]] = {
     "disks": ("-m", "torture.disks"),
     "interrupts": ("-m", "torture.interrupts"),
     "load": ("-m", "torture.load"),
+    "batches": ("-m", "torture.batches", "--runs", "1200"),
     "workers": ("-m", "torture.workers", "--seeds", "5"),
 }
 """What a whole run consists of. Each uses two processors, so they come one after the other."""

@@ -18,12 +18,16 @@ from pathlib import Path
 from runner.local.accepted import input_hash
 from torture.killed import DRAFT, DROP
 from torture.processes import Served, finish, serving, start
+from torture.scene import Account
+from torture.told import Told
 
 HANDLER = """
 import os
+import time
 
 def handler(job):
     given = job["input"]
+    time.sleep(given.get("s", 0))
     if given["n"] % 50 == 0:
         tries = os.path.join(given["at"], str(given["n"]))
         if not os.path.exists(tries):
@@ -48,6 +52,9 @@ FAULTS = (
 
 OFTEN = ("counts read", "page not asked for", "page read", "appended, ids not committed", "ids committed")
 """Steps that are reached often: they are taken at several times."""
+
+CANCEL_DECIDED = "batch's cancel decided"
+"""A step of batches that are cancelled: it has a job of its own."""
 
 
 def job_file(folder: Path, runs: int) -> Path:
@@ -74,19 +81,30 @@ def job_file(folder: Path, runs: int) -> Path:
     return path
 
 
+def slow_file(folder: Path) -> Path:
+    """A job that takes longer than it may, so that its RunPod batch is cancelled."""
+    path = job_file(folder, 60)
+    told = json.loads(path.read_text())
+    job = told["jobs"]["a"] | {"timeouts": {"run": "2s"}}
+    job["input"]["s"] = 0.2
+    del job["concurrency"], job["retry"]
+    path.write_text(json.dumps(told | {"jobs": {"a": job}}))
+    return path
+
+
 def kills(seed: int) -> list[tuple[str, int]]:
     """Every step, and at which time of it, in an order of the day."""
     chance = random.Random(seed)
     found = [[(step, 1)] for step in DRAFT]
     found += [[(step, nth)] for step in OFTEN for nth in (2, 5)]
     # What is given up when a batch is gone on with is a draft that was not finalized.
-    found += [[("ids committed", 1), (step, 1)] for step in DROP if step != "batch's cancel decided"]
+    found += [[("ids committed", 1), (step, 1)] for step in DROP if step != CANCEL_DECIDED]
     chance.shuffle(found)
     return [one for some in found for one in some]
 
 
-def torture(folder: Path, runs: int, seed: int) -> list[str]:
-    """Do it; the problems found."""
+def torture(folder: Path, runs: int, seed: int) -> Account:
+    """Do it; what came of it."""
     path = job_file(folder, runs)
     env = {"TORTURE_MARK": f"batches-{seed}-{time.time_ns()}"}
     began = time.monotonic()
@@ -98,39 +116,60 @@ def torture(folder: Path, runs: int, seed: int) -> list[str]:
             ran = finish(start([step, str(nth), *words, *again], cwd=folder, env=env, main=("-m", "torture.killed")))
             resumes += ran.code == -9
             if ran.code not in (-9, 0):
-                return [f"'{step}' {nth}: exit code {ran.code}: {ran.err}"]
+                return Account(runs=runs, problems=[f"'{step}' {nth}: exit code {ran.code}: {ran.err}"])
             if ran.code == 0:
                 missed = step
                 break
         else:
             ran = finish(start([*words, "--resume"], cwd=folder, env=env))
-        problems = audit(folder, runs, served)
+        found = audit(folder, runs, served)
         if ran.code:
-            problems.append(f"the last resume came to {ran.code}: {ran.err}")
+            found.problems.append(f"the last resume came to {ran.code}: {ran.err}")
     settled = f"{runs} runs, {resumes} of {len(kills(seed))} kills, {time.monotonic() - began:.0f} s"
     print(settled)
     if missed:
-        problems.append(f"the batch was over before it was killed at '{missed}'")
-    return problems
+        found.problems.append(f"the batch was over before it was killed at '{missed}'")
+    found.tried = found.kills = resumes
+    return found
 
 
-def audit(folder: Path, runs: int, served: Served) -> list[str]:
-    """What the batch's results and the endpoint's log don't agree about."""
+def cancelled(folder: Path, seed: int) -> Account:
+    """Kill a job as it has decided to cancel its RunPod batch, and go on; what came of it."""
+    path = slow_file(folder)
+    env = {"TORTURE_MARK": f"batches-cancel-{seed}-{time.time_ns()}"}
+    words: list[str | Path] = ["--output-dir", folder, "--quiet"]
+    with serving(path, env=env) as served:
+        words = ["run", path, "--local", served.url, *words]
+        ran = finish(start([CANCEL_DECIDED, "1", *words], cwd=folder, env=env, main=("-m", "torture.killed")))
+        last = finish(start([*words, "--resume"], cwd=folder, env=env))
+        found = audit(folder, 60, served, states=("succeeded", "failed"))
+    if ran.code != -9 or last.code != 1:
+        found.problems.append(f"'{CANCEL_DECIDED}': exit codes {ran.code} and {last.code}: {ran.err}{last.err}")
+    found.tried = found.kills = int(ran.code == -9)
+    return found
+
+
+def audit(folder: Path, runs: int, served: Served, states: Sequence[str] = ("succeeded",)) -> Account:
+    """What the batch's results, each in one of *states*, and the endpoint's log don't agree about."""
     told = [json.loads(line) for line in (folder / "b/latest/results.jsonl").read_bytes().splitlines()]
     asked = [json.loads(line) for line in served.log.read_bytes().splitlines()]
     paid = Counter(one["input"] for one in asked if one["event"] == "accepted")
-    problems = []
+    found = Account(runs=runs)
+    problems = found.problems
+    found.lost = len(set(range(runs)) - {line["index"] for line in told})
     if sorted(line["index"] for line in told) != list(range(runs)):
         problems.append(f"{len(told)} lines for {runs} runs")
     for line in told:
-        if line["state"] != "succeeded" or line["output"]["n"] != line["row"]["n"]:
+        is_right = line["state"] in states and ("output" not in line or line["output"]["n"] == line["row"]["n"])
+        if not is_right:
             problems.append(f"run {line['index']} came to {line}")
         if (times := paid[input_hash(line["input"])]) != line["attempts"]:
+            found.paid_twice += times > line["attempts"]
             problems.append(f"run {line['index']} was committed {times} times, and has {line['attempts']} attempts")
     operations = Counter(one["operation"] for one in asked if one["event"] == "asked")
     dropped = operations["batch-create"] - operations["batch-finalize"]
     print(f"{sum(paid.values())} requests paid for, {dict(operations)}, {dropped} more creates than finalizes")
-    return problems
+    return found
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -138,9 +177,17 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m torture.batches", description=__doc__)
     parser.add_argument("--runs", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a report")
     given = parser.parse_args(words)
+    told, began = Told("batches", "process"), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture-batches-") as name:
-        problems = torture(Path(name), given.runs, given.seed)
+        for part in ("all", "cancelled"):
+            (Path(name) / part).mkdir()
+        told.add("SIGKILL of a job in mode batch, at each step", torture(Path(name) / "all", given.runs, given.seed))
+        told.add("SIGKILL as a RunPod batch is cancelled", cancelled(Path(name) / "cancelled", given.seed))
+    problems = told.problems
+    if given.json is not None:
+        told.write(given.json, seed=given.seed, seconds=time.monotonic() - began)
     for problem in problems[:20]:
         print(problem)
     print("all settled once, all paid for once" if not problems else f"{len(problems)} problems")

@@ -109,7 +109,7 @@ FAULTS = (
     Fault(
         "service",
         "batch pages shifting while read",
-        untried="RunPod's Batch API is not used; every job is submitted and looked at by its own id",
+        (r"batch pages shifting",),
     ),
     # Scheduling
     Fault("scheduling", "two crons at once", (r"starts at once",)),

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from torture import killing_mutants, mutants, pipeline_mutants, prefix_mutants
+from torture import batch_mutants, killing_mutants, mutants, pipeline_mutants, prefix_mutants
 from torture.mutants import Mutation
 
 ROOT = Path(__file__).parent.parent
 
-MUTATIONS = (*mutants.MUTATIONS, *pipeline_mutants.MUTATIONS)
+MUTATIONS = (*mutants.MUTATIONS, *pipeline_mutants.MUTATIONS, *batch_mutants.MUTATIONS)
 
 AS_IT_IS = "as it is"
 """The engine without a mutation: nothing may be noticed of it, or the others would show nothing."""

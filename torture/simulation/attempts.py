@@ -157,7 +157,7 @@ def line_is_true(world: World, folder: Folder, told: dict[str, Any], row: Row | 
         world.blame_if(told["job_id"] != row.job_id, f"the line of {who} names {told['job_id']}, and not {row.job_id}")
     if told["outcome"] not in ("completed", "check_failed"):
         return
-    job = world.service.jobs.get(told["job_id"])
+    job = world.service.jobs.get(told["job_id"]) or world.batches.requests.get(told["job_id"])
     if job is None:
         world.blame(f"the line of {who} speaks of a job that never was")
         return

@@ -109,6 +109,8 @@ async def _processes(world: World, folder: Path, machine: Machine, tally: Counte
             continue
         if plan.edit is not None:
             _edited(world, folder / "job.yaml", plan.edit)
+        if plan.mode is not None:
+            _mode_changed(world, folder / "job.yaml", plan.mode)
         if plan.accept or found is None:  # without a batch a new one is started, with what the file says then
             world.take_in()
         if plan.tamper is not None and found is not None and plan.start in ("run", "resume"):
@@ -171,6 +173,21 @@ def _edited(world: World, path: Path, edit: str) -> None:
     path.write_text(json.dumps(world.spec))
     world.say(f"somebody edits {name}: {edit}")
     world.count(f"job file edited: {edit}")
+
+
+def _mode_changed(world: World, path: Path, mode: str) -> None:
+    """Somebody changes the mode of the job that uses the Batch API, or back."""
+    assert world.scenario.batch is not None
+    job, key = world.spec["jobs"][world.scenario.batch.job], world.scenario.batch.key
+    if job["mode"] == mode:
+        return
+    job["mode"] = mode
+    job.pop("batch_key", None)
+    if mode == "batch" and key is not None:
+        job["batch_key"] = key
+    path.write_text(json.dumps(world.spec))
+    world.say(f"somebody changes {world.scenario.batch.job} to mode {mode}")
+    world.count(f"mode changed to {mode}")
 
 
 def _purge(world: World, endpoint: str) -> None:

@@ -18,7 +18,7 @@ from runner.batch import Folder
 from runner.spec import RateLimits
 from runner.units import duration_s
 from runner.units import rate as parse_rate
-from torture.simulation import flows
+from torture.simulation import draft_oracle, drafting, flows
 from torture.simulation.attempts import LOOK_S, SYNC_LOOK_S, Row, calm_s, is_true, line_is_true
 from torture.simulation.folder import SETTLED
 from torture.simulation.process import Process
@@ -40,7 +40,11 @@ def after_life(world: World, processes: list[Process], folder: Folder, tally: Co
             )
         ]
         runs = dict(db.execute("SELECT key, state FROM runs"))
+        drafts, drafted = drafting.read(db)
         reopened = dict(db.execute("SELECT key, reopened_after FROM runs"))
+    all_rows, all_attempts = rows, {(row.key, row.attempt): row for row in rows}
+    # What was carried by the Batch API is held against that; the rest is as if there were no other.
+    rows = [row for row in rows if (row.key, row.attempt) not in drafted]
     attempts = {(row.key, row.attempt): row for row in rows}
     last = processes[-1]
     lines = (
@@ -49,13 +53,14 @@ def after_life(world: World, processes: list[Process], folder: Folder, tally: Co
         else {}
     )
     _nothing_forgotten(world, processes, attempts)
-    _sent_again_rightly(world, processes, rows, reopened)
-    _ends_runs_in_time(world, processes, rows)
+    _sent_again_rightly(world, processes, all_rows, reopened)
+    _ends_runs_in_time(world, processes, rows, {key for key, _ in drafted})
     for row in rows:
         if row.outcome is not None:
             is_true(world, processes, row)
     for key, told in lines.items():
-        line_is_true(world, folder, told, attempts.get((key, told["attempts"])))
+        line_is_true(world, folder, told, all_attempts.get((key, told["attempts"])))
+    draft_oracle.after_life(world, processes, drafts, drafted, all_attempts)
     _keeps_rates(world)
     _is_looked_at(world, processes, attempts)
     pending = [key for key, state in runs.items() if state not in SETTLED]
@@ -70,7 +75,8 @@ def after_life(world: World, processes: list[Process], folder: Folder, tally: Co
         was_retried = any(process.plan.start == "retry" for process in processes)
         for text in flows.wrong_end(world.scenario.spec["jobs"], list(lines.values()), was_retried=was_retried):
             world.blame(text)
-    _count(world, rows, runs, tally)
+    _count(world, all_rows, runs, tally)
+    tally["jobs accepted"] += sum(not one.is_dropped for one in world.batches.requests.values())
 
 
 def _nothing_forgotten(world: World, processes: list[Process], attempts: dict[tuple[str, int], Row]) -> None:
@@ -130,8 +136,8 @@ def _sent_again_rightly(world: World, processes: list[Process], rows: list[Row],
         )
 
 
-def _ends_runs_in_time(world: World, processes: list[Process], rows: list[Row]) -> None:
-    """``timeouts.run`` holds, for all attempts together."""
+def _ends_runs_in_time(world: World, processes: list[Process], rows: list[Row], drafted: set[str]) -> None:
+    """``timeouts.run`` holds, for all attempts together; of runs that were *drafted* it bounds their RunPod batches."""
     if world.stepped_s or world.jumps or any(process.plan.start == "retry" for process in processes):
         return
     # What an endpoint refused to tell is left to a resume, however long the process goes on for others.
@@ -140,7 +146,7 @@ def _ends_runs_in_time(world: World, processes: list[Process], rows: list[Row]) 
     first = {row.key: row.intended_at for row in reversed(rows)}
     for row in rows:
         job = world.scenario.spec["jobs"][row.job]
-        if row.ended_at is None or "run" not in job["timeouts"]:
+        if row.ended_at is None or "run" not in job["timeouts"] or row.key in drafted:
             continue
         within_s = duration_s(job["timeouts"]["run"])
         # A submit that is out is waited for; each /cancel has its turn, and 15 s from then on.

@@ -15,10 +15,18 @@ from runner.batch import Folder, newest_first
 from runner.errors import BatchBusy
 from runner.events import (
     Accepted,
+    Appended,
+    BatchCancelDecided,
     CancelDecided,
     Claimed,
+    DraftDropped,
+    Drafted,
+    DraftMade,
+    DraftOver,
     Ended,
     Event,
+    Finalized,
+    Finalizing,
     Forgotten,
     Intended,
     Planned,
@@ -31,8 +39,10 @@ from runner.execute import Batch, execute
 from runner.live import Live
 from runner.options import Options
 from runner.resume import progress
+from runner.runs import Run
 from torture.simulation import flows
 from torture.simulation.disk import Disk
+from torture.simulation.drafting import Drafting
 from torture.simulation.scenario import AGAIN, Act, ProcessPlan
 from torture.simulation.service import Submit
 from torture.simulation.times import SimClock
@@ -88,6 +98,7 @@ class Process:
         self._found: dict[str, bytes] = {}
         self.in_flight: dict[str, tuple[str, str]] = {}
         self._job_ids: dict[str, str] = {}
+        self.drafting = Drafting(self)
         self.failed_s: dict[str, list[float]] = {}
         self.spent_ms: Counter[str] = Counter()
         self._ended_s = -1.0
@@ -170,6 +181,9 @@ class Process:
                 " AND r.attempts = a.attempt WHERE a.job_id IS NOT NULL AND a.ended_at IS NULL"
             ):
                 self.in_flight[key], self._job_ids[key] = (job, endpoint_id), job_id
+            self.drafting.found(ledger)
+        for key in self.drafting.runs:
+            self.in_flight.pop(key, None)
 
     def _turn(self) -> None:
         kill = self.plan.kill
@@ -285,6 +299,7 @@ class Process:
             return
         if not isinstance(event, Sampled):
             self.world.say(f"  {_words(event)}")
+        self.drafting.told(event)
         match event:
             case Intended():
                 intent = Intent(event)
@@ -293,7 +308,7 @@ class Process:
                 assert isinstance(event.run.input, dict)
                 self.world.started(event.run)
                 self._may_start(event)
-                self._may_be_made(event)
+                self.may_be_made(event.run)
                 self.in_flight[event.run.key] = (event.run.job, event.destination.endpoint_id)
                 self._job_ids.pop(event.run.key, None)
                 self.at("intent")
@@ -302,15 +317,17 @@ class Process:
             case Withdrawn():
                 self.in_flight.pop(event.key, None)
             case Ended():
-                if event.key not in self.in_flight:
+                drafted = self.drafting.ended(event.key)
+                if event.key not in self.in_flight and drafted is None:
                     self.world.blame(f"{event.key[:6]} is tried again, and nothing of it was in flight")
                 self.world.told_s[event.key, event.attempt] = self.world.now_s
-                job, _ = self.in_flight.pop(event.key, ("", ""))
+                job, _ = self.in_flight.pop(event.key, (drafted or "", ""))
                 self._spent(job, event)
             case Settled():
                 self.world.told_s[event.run.key, event.attempts] = self.world.now_s
                 self.in_flight.pop(event.run.key, None)
-                if event.ending is not None:
+                self.drafting.ended(event.run.key)
+                if event.ending is not None and event.attempts:  # what is reused cost another batch
                     self._spent(event.run.job, event)
 
     def _spent(self, job: str, event: Ended | Settled) -> None:
@@ -321,6 +338,7 @@ class Process:
     def durable(self, events: Sequence[Event]) -> None:
         """*events* are on disk, and the engine may believe it."""
         for event in events:
+            self.drafting.durable(event)
             if isinstance(event, Settled):
                 self.settled[event.run.key] = event.line
                 if event.state == "failed":
@@ -376,21 +394,26 @@ class Process:
             # Where the disk fails, a run that is given up makes room for one that is given up as well.
             if most is not None and there >= most and not self.disk_failed:
                 world.blame(f"{there + 1} runs in flight at once, and the {what}'s concurrency is {most}")
+        self.may_begin(event.run.job)
+
+    def may_begin(self, name: str) -> None:
+        """Runs of the job *name* are started: nobody may have said that none shall be, and its budget allows it."""
+        world = self.world
         if self.interrupted_s is not None and world.now_s > self.interrupted_s:
             world.blame("a run was started after a signal")
         jumped_s = world.jumps[-1][1] if world.jumps else 0.0
         if self.wished_s is not None and world.now_s > max(self.wished_s, jumped_s) + 1.0:
             world.blame("a run was started after somebody had cancelled the batch")
-        self._within_budget(event.run.job, job.get("stop_when", {}))
+        self._within_budget(name, world.scenario.spec["jobs"][name].get("stop_when", {}))
 
-    def _may_be_made(self, event: Intended) -> None:
+    def may_be_made(self, run: Run) -> None:
         """A run is started whose job needs another: what it is made of must be on disk."""
-        jobs, name = self.world.scenario.spec["jobs"], event.run.job
+        jobs, name = self.world.scenario.spec["jobs"], run.job
         source = flows.source_of(jobs[name])
         if source is None:
             return
         assert self.live is not None
-        wrong = flows.wrong_start(jobs, name, event.run.input, self._saved(), self.live.tally.jobs[source].planned)
+        wrong = flows.wrong_start(jobs, name, run.input, self._saved(), self.live.tally.jobs[source].planned)
         self.world.blame_if(wrong, wrong or "")
 
     def _saved(self) -> dict[str, list[dict[str, Any]]]:
@@ -449,6 +472,11 @@ def _words(event: Event) -> str:
             return f"{event.endpoint} sampled"
         case Forgotten():
             return f"{event.key[:6]} forgotten"
+        case Appended():
+            runs = ", ".join(f"{one.run.key[:6]}.{one.attempt}" for one in event.requests)
+            return f"draft {event.number} has {runs}"
+        case Drafted() | DraftMade() | DraftDropped() | Finalizing() | Finalized() | BatchCancelDecided() | DraftOver():
+            return f"{type(event).__name__} {event.number}"
         case Planned():
             return f"{event.job} has {event.runs} runs"
         case _:

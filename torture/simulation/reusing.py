@@ -46,8 +46,8 @@ async def again(world: World, folder: Path, machine: Machine, first: Folder, num
 def _wrong(world: World, first: Folder, second: Folder, sent: set[str], *, moved: bool) -> list[str]:
     """What is wrong with the *second* batch, of which the runs *sent* were submitted."""
     known, lines = _lines(first), _lines(second)
-    # Where a batch has gone on at another endpoint, nobody can tell which of its results are of which.
-    may_refuse = moved or any(plan.moved or plan.accept for plan in world.scenario.processes)
+    # Where a batch has gone on at another endpoint, or in another mode, nobody can tell which result is of which.
+    may_refuse = moved or any(plan.moved or plan.accept or plan.mode for plan in world.scenario.processes)
     wrong: list[str] = []
     for key, line in lines.items():
         name, before = f"run {key[:6]} of {line['job']}", known.get(key)

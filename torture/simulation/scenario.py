@@ -4,7 +4,8 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torture.simulation import flows
+from torture.simulation import days, flows
+from torture.simulation.days import BatchDay
 
 ENDPOINTS = ("north", "south")
 """The endpoints' names in job files. Each is there twice at RunPod: as it was, and as it was deployed anew."""
@@ -138,6 +139,7 @@ class ProcessPlan:
 
     *edit* is what somebody did to the job file before it starts; *accept*, that it shall take in what is other.
     *tamper* is what somebody did to the batch's folder: that is found, said, and mended before it starts.
+    *mode* is what the mode of the job that uses the Batch API was changed to before it starts.
     """
 
     start: str
@@ -149,6 +151,7 @@ class ProcessPlan:
     edit: str | None = None
     accept: bool = False
     tamper: str | None = None
+    mode: str | None = None
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,8 @@ class Scenario:
     *faults* is how likely a single request meets one of *kinds*. *muted* names faults that are left out: this is how
     a failing life is made smaller. *again*: the job file is run once more when its batch is done, and reuses what
     succeeded. For lives made by hand are *met*, faults that do not depend on chance, *unseen_s*, how long no job is
-    visible at first, and *ending*, how every job ends; None leaves it to chance.
+    visible at first, and *ending*, how every job ends; None leaves it to chance. *batch* is how the Batch API is, where
+    a job uses it.
     """
 
     seed: int
@@ -208,6 +212,7 @@ class Scenario:
     unseen_s: float | None = None
     ending: str | None = None
     again: bool = False
+    batch: BatchDay | None = None
 
 
 def draw(seed: int) -> Scenario:
@@ -216,6 +221,7 @@ def draw(seed: int) -> Scenario:
     names = ENDPOINTS if rng.random() < 0.3 else ENDPOINTS[:1]
     spec = flows.draw(seed, _job_file(rng, names), _job)
     again = _reuses(random.Random(f"again {seed}"), spec)
+    batch = days.drawn(seed, spec["jobs"])
     flow = any(flows.source_of(job) for job in spec["jobs"].values())
     bounded = all("run" in job["timeouts"] or "ttl" in job.get("policy", {}) for job in spec["jobs"].values())
     intensity = rng.choice([0.0, 0.0, 0.03, 0.03, 0.1, 0.1, 0.3])
@@ -223,7 +229,9 @@ def draw(seed: int) -> Scenario:
     return Scenario(
         seed=seed,
         spec=spec,
-        processes=tuple(replace(plan, edit=None) if flow else plan for plan in _processes(rng)),
+        processes=_with_modes(
+            seed, [replace(plan, edit=None) if flow else plan for plan in _processes(rng)], batch is not None
+        ),
         windows=_windows(rng, names),
         purges=tuple((rng.choice(names), rng.expovariate(1 / 20)) for _ in range(rng.random() < 0.12)),
         faults=intensity,
@@ -237,7 +245,14 @@ def draw(seed: int) -> Scenario:
         commit_s=rng.choice([0.001, 0.01, 0.01, 0.05, 0.5, 3.0]),
         thread_s=rng.choice([0.0, 0.0, 0.002, 0.3]),
         again=again,
+        batch=batch,
     )
+
+
+def _with_modes(seed: int, plans: list[ProcessPlan], has_batch: bool) -> tuple[ProcessPlan, ...]:
+    """*plans* with what the mode of the job in mode batch is changed to between them."""
+    modes = days.modes(seed, len(plans)) if has_batch else [None] * len(plans)
+    return tuple(replace(plan, mode=mode) for plan, mode in zip(plans, modes, strict=True))
 
 
 def _reuses(rng: random.Random, spec: dict[str, Any]) -> bool:

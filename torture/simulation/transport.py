@@ -78,7 +78,10 @@ class Exchange:
         parts = urlsplit(str(url))
         _, _, self.endpoint_id, self.operation, *rest = parts.path.split("/")
         self.job_id = rest[0] if rest else None
-        self.wait_s = float(parse_qs(parts.query).get("wait", ["0"])[0]) / 1000
+        query = parse_qs(parts.query)
+        self.wait_s = float(query.get("wait", ["0"])[0]) / 1000
+        self.page = int(query.get("offset", ["0"])[0]), int(query.get("limit", ["50"])[0])
+        self.batch_call = _batch_call(method, rest) if self.operation == "batch" else None
         self.body = body
         self.process = process
         self.world: World = process.world
@@ -170,7 +173,7 @@ class Exchange:
         self.world.heard(self)
 
     def say(self, text: str) -> None:
-        what = f"{self.operation} {self.job_id or self.submit or self.endpoint}"
+        what = f"{self.batch_call or self.operation} {self.job_id or self.submit or self.endpoint}"
         self.world.say(f"  {what}: {text}")
 
     # The server's side
@@ -213,12 +216,37 @@ class Exchange:
             case "health":
                 self._reply(Said.json(world.health(self.endpoint)))
                 return
+            case "batch":
+                self._reply(self._of_batch())
+                return
             case _:
                 found = world.service.jobs.get(self.job_id or "")
                 self.job = found if found is not None and found.endpoint_id == self.endpoint_id else None
         if self.operation == "stream":
             self.until_s = now_s + (self.wait_s or 10.0)
         self.look()
+
+    def _of_batch(self) -> Said:
+        """What the Batch API answers, once it has done what it is asked."""
+        world, call = self.world, self.batch_call
+        assert call is not None
+        if self.fault in BROKEN:
+            world.count(f"answer to {call} of a batch lost")
+        status, told = world.batches.answer(
+            call,
+            self.job_id,
+            self.body,
+            self.page,
+            endpoint_id=self.endpoint_id,
+            now_s=world.now_s,
+            rng=self._rng,
+            is_calm=world.is_calm,
+        )
+        for kind in world.batches.counts:
+            world.count(kind)
+        world.batches.counts.clear()
+        self.say(f"{status}")
+        return Said.json(told, status)
 
     def look(self) -> None:
         """Answer if there is something to answer, else hold the request until there may be."""
@@ -325,7 +353,7 @@ class Exchange:
             return Said.json({"error": "no credit"}, 402)
         if trouble == "forbidden":
             return Said.json({"error": "forbidden"}, 403)
-        if trouble == "paused" and self.operation in ("run", "runsync"):
+        if trouble == "paused" and (self.operation in ("run", "runsync") or self.batch_call in ("create", "finalize")):
             return Said.json({"status": 409, "code": "ENDPOINT_PAUSED"}, 409)
         return None
 
@@ -429,6 +457,22 @@ class Response:
                     raise _reset()
             yield body[start : start + step]
         self._exchange.delivered(self.status)
+
+
+def _batch_call(method: str, rest: list[str]) -> str:
+    """What a request of the Batch API asks for."""
+    match method, *rest[1:]:
+        case "POST", "requests":
+            return "append"
+        case "GET", "requests":
+            return "page"
+        case "POST", "finalize" | "cancel" as call:
+            return str(call)
+        case "PUT", *_:
+            return "name"
+        case "POST", *_:
+            return "create"
+    return "counts"
 
 
 def _why_unknown(job: Job, now_s: float) -> str:

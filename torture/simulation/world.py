@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.runs import Run
+from torture.simulation.batches import Batches
+from torture.simulation.days import BatchDay
 from torture.simulation.loop import SimLoop
 from torture.simulation.scenario import BROKEN, DENIED, ENDPOINTS, OUTAGES, SLOW, STREAMS, UNSENT, Scenario
 from torture.simulation.service import NO_WORKERS, Job, Service, Submit
@@ -44,6 +46,7 @@ class World:
         self.loop = loop
         self.times = Times(loop)
         self.service = Service(scenario, self.changed)
+        self.batches = Batches(scenario.seed, scenario.batch or BatchDay(job=""))
         self.lines: list[str] = []
         self.wrong: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -158,6 +161,8 @@ class World:
             fitting += DENIED
         elif operation in ("status", "status-sync"):
             fitting += ["403", "404_once", "stale", "no_status"]
+        elif exchange.batch_call == "append":
+            fitting += ["400", "413", "422"]
         elif operation in ("stream", "health"):
             fitting += ["403"]
         job = self.service.jobs.get(exchange.job_id or "")
@@ -212,6 +217,8 @@ class World:
             self.submits.append(exchange.submit)
         elif exchange.operation == "cancel":
             process.cancelling(exchange)
+        elif exchange.batch_call is not None:
+            process.drafting.leaves(exchange)
         elif exchange.operation in LOOKING and exchange.job_id is not None:
             exchange.looked = Look(process.number, self.now_s)
             self.looks.setdefault(exchange.job_id, []).append(exchange.looked)
