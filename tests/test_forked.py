@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 from forked import Forked, environment, popen
-from terminal import ROOT, Ran, finish, processes_with, runner, start, wait_until
+from terminal import DEADLINE_S, ROOT, Ran, finish, processes_with, runner, start, wait_until
+from zygote import LENGTH_BYTES
 
 SLOW = """
 import time
@@ -140,3 +142,17 @@ def _of_no_day(ran: Ran, where: str = "/") -> Ran:
     """Without batch ids and times."""
     odd = re.compile(r"\d{8}T\d{6}Z-\w{4}|\d+(\.\d+)?m?s")
     return Ran(ran.code, *(odd.sub("_", text).replace(where, "/") for text in (ran.out, ran.err)))
+
+
+def test_nothing_stays_of_it_when_who_asked_was_killed_while_it_did() -> None:
+    """A test run that is killed must not leave a process that takes a core for ever."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        words = [sys.executable, str(ROOT / "tests/zygote.py"), str(theirs.fileno())]
+        process = subprocess.Popen(
+            words, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    with ours:
+        ours.sendall((100).to_bytes(LENGTH_BYTES, "big") + b"half of it")
+    assert process.communicate(timeout=DEADLINE_S) == (b"", b"")
+    assert process.returncode == 0

@@ -27,8 +27,6 @@ _BESIDE = (
     "difflib",
     "importlib.metadata",
     "linecache",
-    "rich.live",
-    "rich.table",
     "traceback",
     "uvloop",
 )
@@ -70,7 +68,10 @@ def _request(asker: socket.socket) -> tuple[dict[str, object], list[int]] | None
     body = b""
     length = int.from_bytes(head, "big")
     while len(body) < length:
-        body += asker.recv(length - len(body))
+        part = asker.recv(length - len(body))
+        if not part:  # who asks was killed while it did
+            return None
+        body += part
     return json.loads(body), descriptors
 
 
