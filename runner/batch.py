@@ -424,7 +424,8 @@ def find(name: str, outputs: Path) -> Folder:
     found = [folder for root in roots for folder in _begun(root) if folder.id == name or not _ID.fullmatch(name)]
     if _ID.fullmatch(path.name) and Folder(path).results.exists():
         found.append(Folder(path))
-    shared = [one for one in (path / SHARDS, *outputs.glob(f"*/{path.name}/{SHARDS}")) if one.is_dir()]
+    by_id = outputs.glob(f"*/{name}/{SHARDS}") if "/" not in name else ()  # a path that is not there means no other
+    shared = [one for one in (path / SHARDS, *by_id) if one.is_dir()]
     if not found and shared:
         raise UsageError(
             f"{shared[0].parent} is the folder of a batch's shards, and this command takes one of them",

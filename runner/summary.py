@@ -114,6 +114,8 @@ def _job(job: JsonObject) -> str:
     if job["cost_usd"] is not None:
         amount = f"{job['cost_usd']:.4f}"
         text += f", {label(amount, job.get('cost_basis'), job.get('cost_untold', 0))}"
+    elif job.get("cost_untold"):
+        text += f", cost unknown ({job['cost_untold']} told none)"
     if "waits_for" in job:
         text += f", waits for {', '.join(job['waits_for'])}"
     return text

@@ -202,6 +202,16 @@ def test_commands_for_one_batch_say_that_it_is_in_shards(batches: Path, server: 
     )
 
 
+def test_a_path_that_is_not_there_means_no_batch_elsewhere(batches: Path, server: Server) -> None:
+    """Though one has its id."""
+    said = told("status", "elsewhere/slurm-871", folder=batches, server=server)
+    assert (said.code, said.err) == (
+        2,
+        "error: no batch 'elsewhere/slurm-871': it is no batch folder, and DIR/batches holds none of that name\n"
+        "  help: give a batch folder, an id, a job file's name, or 'latest'; --output-dir says where to look\n",
+    )
+
+
 def test_a_shard_that_was_killed_while_it_began_begins_anew(tmp_path: Path, server: Server) -> None:
     """Nothing was sent before its ledger was there."""
     folder = tmp_path / "batches/horses/k/shards/01-of-02"

@@ -38,6 +38,13 @@ def test_a_batch_that_passed_is_short() -> None:
     )
 
 
+def test_a_cost_that_was_asked_for_and_never_told_is_said() -> None:
+    """Silence would read as nothing paid."""
+    assert summary(health("pass", photos=a_job(cost_untold=2)), "/b/horses/x").splitlines()[1] == (
+        "  photos  2 of 2 succeeded, cost unknown (2 told none)"
+    )
+
+
 def test_a_batch_that_failed_says_what_and_how_often() -> None:
     """Each job in a line, its three commonest errors under it, cut and without what a terminal would act on."""
     errors = [
