@@ -10,6 +10,7 @@ own is told in `forked`, which is the other end.
 
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -55,7 +56,8 @@ def _import() -> None:
         if found.name not in _UNWANTED:
             importlib.import_module(found.name)
     for name in _BESIDE:
-        importlib.import_module(name)
+        if importlib.util.find_spec(name):  # uvloop is an extra
+            importlib.import_module(name)
     assert threading.active_count() == len(list(Path("/proc/self/task").iterdir())) == 1
     gc.collect()
     gc.freeze()
