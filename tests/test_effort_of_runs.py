@@ -160,7 +160,7 @@ async def test_an_output_is_in_memory_once_while_its_line_waits(
     monkeypatch.setattr(os, "fdatasync", sync)
     await carry(tmp_path, url, monkeypatch)
     assert waiting, "no lines waited together"
-    assert max(held) < min(waiting) / 2
+    assert sum(held) < 0.75 * sum(waiting)  # what is not in a line yet: in a bad moment half as many as lines wait
 
 
 async def test_a_run_takes_few_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
