@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 SETTLED_AT_ONCE = 200
 """So many runs of a job that was stopped for good are settled together."""
 
+FOLLOWED_AT_ONCE = 10
+"""So many jobs of an earlier process begin to be followed before what they ask for is sent."""
+
 
 class Lanes:
     """One job's lanes: they share its feed, its switch, and its terms."""
@@ -128,8 +131,10 @@ class Lanes:
                 for slots in (self._slots, self._endpoint.slots):
                     slots.take_over()
             async with asyncio.TaskGroup() as lanes:
-                for work in known:
+                for number, work in enumerate(known, 1):
                     lanes.create_task(self._follow(work), name=f"follow-{work.run.index}")
+                    if number % FOLLOWED_AT_ONCE == 0:
+                        await asyncio.sleep(0)
                 if self.carrier is not None:
                     lanes.create_task(self.carrier.run(), name="carrier")
                 if self.carrier is None or not self.carrier.fills:

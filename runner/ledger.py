@@ -219,7 +219,8 @@ class Ledger:
             except BaseException:
                 seal.leave()
                 raise
-        ledger = cls(Database.open(path, version=VERSION, seal=seal), path)
+            # While that one is open: who comes first after a kill reads all of a WAL, and these are up to 32 MB.
+            ledger = cls(Database.open(path, version=VERSION, seal=seal), path)
         if not ledger._has_costs:
             with ledger._db.transaction():
                 ledger._db.do("ALTER TABLE attempts ADD COLUMN cost_usd REAL")
