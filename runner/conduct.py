@@ -334,8 +334,9 @@ class Conduct:
     ) -> Sequence[LiveEndpoint]:
         """Run the lanes; the endpoints that only an earlier process sent to."""
         sent_to = {work.destination for work in works if work.destination} | self._sent_to
+        sent_to -= {one.destination for one in live.endpoints.values()}
         before = recorded.endpoints(live.folder.read_manifest()) if sent_to else []
-        elsewhere = network.elsewhere(sent_to, live.endpoints, before)
+        elsewhere = network.elsewhere(sent_to, before)
         health = self._job_file.health
         every = [*live.endpoints.values(), *elsewhere.values()]
         async with open_fetcher() as fetcher, live.until_over():

@@ -12,7 +12,7 @@ from runner.inputs.source import InputFile
 from runner.ledger import Ledger
 from runner.plan import JobPlan, Occurrences, Plan, recalled, row_digest
 from runner.records import record
-from runner.spec import Rows
+from runner.spec import Rows, written
 from runner.values import JsonObject
 
 NAME = "runpod-runner"
@@ -96,8 +96,7 @@ def makes_the_same(manifest: JsonObject, planned: JobPlan, vars_: JsonObject) ->
     """Whether the job makes the same runs of the same data as it did in the batch of *manifest*."""
     if not _same_inputs(manifest, planned, vars_):
         return False
-    rows = planned.job.rows.model_dump(mode="json", by_alias=True)
-    return bool(manifest["spec"]["jobs"][planned.name]["rows"] == rows)
+    return bool(manifest["spec"]["jobs"][planned.name]["rows"] == written(planned.job)["rows"])
 
 
 def same_plan(

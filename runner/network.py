@@ -118,7 +118,7 @@ class Network:
     def longest_window_s(self) -> float:
         """The longest window of any rate of submits: how far back earlier ones count."""
         limits = [one.rate_limits for one in self._specs.values() if isinstance(one, RemoteEndpoint)]
-        rates = [rate for one in [*limits, RateLimits()] for rate in (one.run, one.runsync)]
+        rates = [rate for one in [*limits, RateLimits.left_out()] for rate in (one.run, one.runsync)]
         return max(rate.period_s for rate in rates)
 
     async def _embed(self, local: Mapping[str, LocalEndpoint], stack: AsyncExitStack) -> None:
@@ -168,20 +168,18 @@ class Network:
     def elsewhere(
         self,
         destinations: Iterable[Destination],
-        now: Mapping[str, LiveEndpoint],
         before: Iterable[tuple[str, Endpoint]],
     ) -> dict[Destination, LiveEndpoint]:
         """
-        A live endpoint for each place that jobs were sent to, and that the job file no longer speaks of.
+        A live endpoint for each of *destinations*, where jobs were sent to, and which the job file no longer speaks of.
 
         *before* are the endpoints of the batch until now, by name: what was sent by one of them goes by its key.
 
         Raises:
             UsageError: a variable or a token that one of them needs is not set.
         """
-        known = {one.destination for one in now.values()}
         specs = [*before, *self._specs.items()]
-        return {one: self._live(_sent_by(one, specs), one, []) for one in destinations if one not in known}
+        return {one: self._live(_sent_by(one, specs), one, []) for one in destinations}
 
     def _destination(self, name: str) -> Destination:
         spec = self._specs[name]

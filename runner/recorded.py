@@ -13,7 +13,7 @@ from runner.compiler import Compiler, Templates
 from runner.errors import Problem, UsageError
 from runner.known import Known
 from runner.load import left_of
-from runner.spec import ARTIFACT_KINDS, Endpoint, JobFileSpec
+from runner.spec import ARTIFACT_KINDS, Endpoint, JobFileSpec, written
 from runner.thresholds import Threshold
 from runner.values import JsonObject
 
@@ -33,7 +33,7 @@ def recorded(manifest: JsonObject) -> JobFile:
     compiler = Compiler(document, problems)
     templates: dict[str, Templates] = {}
     for name, job in spec.jobs.items():
-        known = Known.of(manifest["vars"], job.rows.model_dump(mode="json", by_alias=True))
+        known = Known.of(manifest["vars"], written(job)["rows"])
         templates[name] = compiler.templates(("jobs", name), job, known)
     if problems:
         raise _unusable(manifest, problems[0].message)

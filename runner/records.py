@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as record
 else:
     from dataclasses import dataclass, fields
+    from functools import cache
 
     def record(*, frozen, slots=False):
         """
@@ -39,4 +40,8 @@ else:
         return hash(_compared(self))
 
     def _compared(one):
-        return tuple([getattr(one, field.name) for field in fields(one) if field.compare])
+        return tuple([getattr(one, name) for name in _compared_names(one.__class__)])
+
+    @cache
+    def _compared_names(cls):
+        return [field.name for field in fields(cls) if field.compare]

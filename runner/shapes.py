@@ -9,7 +9,7 @@ from runner import variables
 from runner.check import JobFile
 from runner.events import EMBEDDED, Destination
 from runner.handlers import handler_digest, split
-from runner.spec import LocalEndpoint
+from runner.spec import LocalEndpoint, written
 from runner.values import JsonObject, JsonValue, canonical
 
 SHAPES = "shapes"
@@ -64,7 +64,7 @@ def shaping_keys(job_file: JobFile, name: str) -> JsonObject:
         OSError: its schema is in a file that can't be read.
     """
     job = job_file.jobs[name]
-    told = job.model_dump(mode="json", by_alias=True)
+    told = written(job)
     if job.s3_config is not None:  # where the worker puts things; who pays for it makes no other result
         places = (job.s3_config.bucket_name, job.s3_config.endpoint_url, job.s3_config.object_path)
         told["s3_config"] = [one and variables.resolve(one, os.environ) for one in places]

@@ -52,3 +52,4 @@ from runner.spec.times import Schedule as Schedule
 from runner.spec.whole import MODELS as MODELS
 from runner.spec.whole import JobFileSpec as JobFileSpec
 from runner.spec.whole import WrittenJobFile as WrittenJobFile
+from runner.spec.whole import written as written

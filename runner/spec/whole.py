@@ -49,6 +49,17 @@ class JobFileSpec(Spec):
     )
 
 
+def written(job: Job) -> JsonObject:
+    """
+    *job* as JSON, by the keys that users write.
+
+    As part of a whole file, whose model is built by whoever loads one; `Job.model_dump` would build another.
+    """
+    whole = JobFileSpec.model_construct(jobs={"": job})
+    told: JsonObject = whole.model_dump(mode="json", by_alias=True, include={"jobs"})["jobs"][""]
+    return told
+
+
 class WrittenJobFile(Layered, JobFileSpec):
     """A whole job file."""
 
