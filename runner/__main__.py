@@ -1,6 +1,11 @@
 """``python -m runner``, and the command ``runner``."""
 
 import gc
+import sys
+
+# aiohttp imports aiodns wherever somebody else brought it, as RunPod's SDK does: a twentieth of the time until a batch
+# sends its first request, for a resolver that `runner.exchange` does not use. In a process that is ours alone.
+sys.modules.setdefault("aiodns", None)  # type: ignore[arg-type]
 
 # Imports make a hundred thousand objects that live as long as the process, and by default Python looks through them
 # for garbage every 700, and once more at its end: a third of the time that `runner validate` takes.

@@ -1,5 +1,6 @@
 """Parse the command line, call one command, turn what comes of it into an exit code."""
 
+import copy
 import sys
 import traceback
 from pathlib import Path
@@ -676,7 +677,7 @@ def commands() -> dict[str, Any]:
 def main() -> NoReturn:
     """The command ``runner``. Every error becomes its exit code here; what is no `RunnerError` is our bug."""
     try:
-        code = app(standalone_mode=False)
+        code = _app(sys.argv[1:2])(standalone_mode=False)
     except RunnerError as error:
         print(error.render(), file=sys.stderr)
         code = error.exit_code
@@ -687,6 +688,19 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an exit code
         code = _told(error)
     sys.exit(code or 0)
+
+
+def _app(first: list[str]) -> typer.Typer:
+    """
+    The whole command line, or only the command that its *first* word names: typer builds a parser for each, which is a
+    third of what `runner --help` takes.
+    """
+    asked = [one for one in app.registered_commands if first == [one.name or getattr(one.callback, "__name__", None)]]
+    if not asked:
+        return app
+    alone = copy.copy(app)
+    alone.registered_commands = asked
+    return alone
 
 
 def _told(error: Exception) -> int:

@@ -35,6 +35,8 @@ def open_session() -> "Session":
     """
     connector = aiohttp.TCPConnector(
         limit=0,  # pace.py decides how many calls are out
+        # Names are looked up as all other programs of the machine do it, also where aiodns is installed.
+        resolver=aiohttp.ThreadedResolver(),
         # A POST on a connection that the other side is just closing fails, and then the job may exist. So submits
         # use young connections only.
         keepalive_timeout=5.0,
