@@ -38,10 +38,11 @@ TAIL = """\
   `benchmarks/load.py` has it, takes 13: that is 30 µs a job, or a tenth, and not worth aiohttp's TLS and years of
   corner cases. Next would be fewer awaits between a lane and its request: a run is some 270 calls of our own
   functions.
-- **Big outputs** cost what plain aiohttp pays, and a digest of the line (75 µs for 256 kB), one more copy of it, and
-  the sync of its pages, which plain aiohttp leaves to the kernel after its end; beside them the run's own 150 µs and
-  twice the time to start, over 3,000 jobs. The output is parsed, because a line that is not JSON would spoil the
-  file.
+- **Big outputs** cost what plain aiohttp pays, 610 µs a job, and some 370 more (`perf`, over 3,000 jobs): 160 of the
+  interpreter for the run's own way, 80 of the kernel for syncing its pages, which plain aiohttp leaves to it after its
+  end, 70 a digest of the line, 50 the longer start. The output is parsed, because a line that is not JSON would spoil
+  the file. The bar of 1.2 leaves 120: the digest and the start take them, so the run's own way would have to cost
+  nothing beyond what `runner/exchange.py` saves.
 - **Commits** hold what came in while the last one was under way, so a quick disk makes for more and smaller ones. Two
   syncs stand behind each: the results, then the ledger that speaks of them. They could be one only if the ledger held
   the results too.
@@ -51,11 +52,13 @@ TAIL = """\
 - **RunPod's limits** (100 submits and 200 looks a second for an endpoint) are far below what one process can do;
   there the runner is as fast as they let it.
 - **Memory** is the interpreter, its libraries and what is in flight. The plan, the keys and the record are on disk.
-- **Start-up** is imports: a third aiohttp, of which half are the system's certificates, that it reads whether they
-  are needed or not; a quarter pydantic and the models; the rest in many small parts. The collector looks at none of it,
-  what only the end of a batch needs is not imported before, and the classes of records compile their constructor alone.
-  Of a resume's time until it follows the first job four fifths are imports; the rest is SQLite's look through a ledger
-  that was not closed, and 1,000 open runs read back. Nobody waits for `/health`.
+- **Start-up** is imports, some 330 of 450 ms: aiohttp a third, of which a quarter is OpenSSL reading the system's
+  certificates; typer and pydantic another, for pydantic reads the command line, too; the rest in many small parts.
+  aiohttp in a thread of its own was tried and won nothing on two cores: all but the certificates hold the
+  interpreter's lock. The collector looks at none of it, only the command that was asked for gets a parser, each model
+  is built once and without plugins, and what only the end of a batch needs is not imported before. A resume's first
+  job is followed before the last is taken up; beside the imports its start is SQLite's look through a ledger that was
+  not closed (a third of it reading the WAL), and 1,000 open runs read back. Nobody waits for `/health`.
 """
 
 
