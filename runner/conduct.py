@@ -376,6 +376,7 @@ class Conduct:
         from runner.gates import WHEN_FALSE
 
         refusals = tuple(one.refusal for one in endpoints if one.refusal is not None)
+        ledger.database.shrink()  # a report sorts all runs: in what the record took until now, not beside it
         stopped = any(switch.reason is not None and switch.reason.is_for_good for switch in live.switches.values())
         why = (ledger.noted("stopped") or {}) | live.stopped
         facts = report.told(ledger, live.folder)

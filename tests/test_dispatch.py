@@ -577,6 +577,31 @@ async def test_every_known_job_is_looked_at_at_once_and_counts_as_in_flight() ->
     assert ended(scene) == {"succeeded completed": 22}
 
 
+@in_virtual_time
+async def test_the_first_known_jobs_are_asked_for_while_the_last_wait_to_be_taken_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A connection takes a few turns of the loop, and a thousand jobs that are taken up in one make it a long one."""
+    scene, tally = Scene(), JobTally(200)
+    works = []
+    for number in range(200):
+        scene.runpod.add_job(f"job-{number}", Play())
+        works.append(Work(a_run(number), attempts=1, job_id=f"job-{number}", submitted_at=EPOCH, first_at=EPOCH))
+    taken_up: list[int] = []
+    answer = scene.runpod.status_sync
+
+    async def connect_first(*given: Any, **named: Any) -> Any:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        taken_up.append(tally.in_flight)
+        return await answer(*given, **named)
+
+    monkeypatch.setattr(scene.runpod, "status_sync", connect_first)
+    await dispatch([job(scene, plan(0), first=works, tally=tally)])
+    assert taken_up[0] < 100
+    assert ended(scene) == {"succeeded completed": 200}
+
+
 @pytest.mark.parametrize(
     ("reason", "followed"), [(Reason.REFUSED, True), (Reason.CANCEL, True), (Reason.INTERRUPT, False)]
 )

@@ -3,6 +3,7 @@ What a run costs, counted: requests, commits, syncs, calls, objects. Counts are 
 in CI what `make bench` measures where it is quiet. Each bound is a little above what is needed today.
 """
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from aiohttp import web
 
+from runner import cli
 from runner.database import Database
 from runner.events import Event, Settled
 from runner.execute import execute
@@ -222,6 +225,46 @@ def test_a_command_imports_no_more_than_it_needs(tmp_path: Path, code: str, most
     # What the environment has beside ours, such as aiodns with RunPod's SDK, comes and goes with it.
     assert not modules & {"aiohttp.web", "runner.local.server", "rich"}
     assert len(modules) <= most
+
+
+BUILT = """
+import sys, runner.__main__, runner.spec
+try:
+    runner.__main__.main()
+except SystemExit as ended:
+    assert not ended.code
+print(*(one.__name__ for one in runner.spec.Spec.__subclasses__() if one.__pydantic_complete__))
+print(sys.modules["aiodns"])
+"""
+
+
+async def test_a_batch_builds_one_model_and_no_resolver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """The model of the whole file has all others in it: each that was built by itself took up to 10 ms of the start."""
+    monkeypatch.setenv("EFFORT_KEY", "key")
+    file = tmp_path / "effort.yaml"
+    file.write_text(FILE.format(url=url, mode="async", runs=3, in_flight=3))
+    words = [sys.executable, "-c", BUILT, "run", str(file), "--quiet", "--output-dir", str(tmp_path)]
+    done = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    out, _ = await done.communicate()
+    assert out.decode().splitlines() == ["JobFileSpec", "None"]
+
+
+async def test_a_command_has_no_parser_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typer makes them all before it reads a word, eighteen of them."""
+    made: list[str | None] = []
+    make = typer.main.get_command_from_info
+
+    def counted(command_info: Any, **named: Any) -> Any:
+        made.append(command_info.callback.__name__)
+        return make(command_info, **named)
+
+    monkeypatch.setattr(typer.main, "get_command_from_info", counted)
+    monkeypatch.setattr(sys, "argv", ["runner", "validate", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert made == ["validate"]
 
 
 STARTED = """

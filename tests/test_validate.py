@@ -49,6 +49,33 @@ def test_an_unset_variable_is_a_warning_unless_strict(tmp_path: Path, strict: bo
     assert f"{word}environment variable 'RUNPOD_API_KEY' is not set" in err.getvalue()
 
 
+PLUGIN = """
+from pathlib import Path
+
+class Plugin:
+    def new_schema_validator(self, *_):
+        Path("seen").touch()
+        return None, None, None
+
+plugin = Plugin()
+"""
+
+
+def test_no_plugin_of_pydantic_sees_a_job_file(tmp_path: Path) -> None:
+    """What somebody installed to watch their own models would log what stands in a job file, secrets, too."""
+    about = tmp_path / "watch-1.dist-info"
+    path = write(tmp_path, {})
+    (tmp_path / "watch.py").write_text(PLUGIN)
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: watch\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[pydantic]\nwatch = watch:plugin\n")
+    env = environment() | {"PYTHONPATH": str(tmp_path)}
+    watched = "import pydantic\nclass Model(pydantic.BaseModel): pass"
+    for code, is_seen in (("import runner.__main__; runner.__main__.main()", False), (watched, True)):
+        subprocess.run([sys.executable, "-c", code, "validate", str(path)], cwd=tmp_path, env=env, check=True)
+        assert (tmp_path / "seen").exists() is is_seen
+
+
 def test_json_is_one_document_on_stdout(tmp_path: Path) -> None:
     """The shape that editors and CI annotations read."""
     out, err = io.StringIO(), io.StringIO()
