@@ -356,7 +356,7 @@ class _Check:
             if (part := self._raw(*at)) is None:
                 continue
             try:
-                job = Job.model_validate({"endpoint": "", "input": "x", at[-1]: part})
+                job = Job.read({"endpoint": "", "input": "x", at[-1]: part})
             except ValueError:
                 continue  # told already
             self._by_itself(at[:-1], job, Known(ANY, ANY, tuple(declared)))

@@ -122,7 +122,7 @@ def rest(manifest: JsonObject, planned: JobPlan, vars_: JsonObject, ledger: Ledg
     """
     if not _same_inputs(manifest, planned, vars_):
         return Rest(array("Q"), [], 0, counted)
-    before = Rows.model_validate(manifest["spec"]["jobs"][planned.name]["rows"])
+    before = Rows.read(manifest["spec"]["jobs"][planned.name]["rows"])
     return Rest(ledger.planned_rows(planned.name), JobPlan.combinations_of(before), before.repeat, counted)
 
 

@@ -73,7 +73,7 @@ def _spec(manifest: JsonObject) -> JobFileSpec:
     told = manifest["spec"]
     jobs = {name: job | {"artifacts": list(_artifacts(job))} for name, job in told["jobs"].items()}
     try:
-        return JobFileSpec.model_validate(told | {"jobs": jobs})
+        return JobFileSpec.read(told | {"jobs": jobs})
     except ValidationError as error:
         raise _unusable(manifest, str(error.errors()[0]["msg"])) from None
 

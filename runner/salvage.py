@@ -1,8 +1,5 @@
 """Hold a value against the grammar, and keep what is valid of it, so that one mistake doesn't hide all others."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,8 +13,7 @@ from runner.wording import Finding, Loc
 def validate(value: JsonObject) -> tuple[list[Finding], JobFileSpec | None]:
     """Every problem that *value* has with the grammar, and the model of what is left without them."""
     try:
-        with _without_plugins():
-            return [], JobFileSpec.model_validate(value)
+        return [], JobFileSpec.read(value)
     except ValidationError as error:
         errors = error.errors(include_url=False)
     found = wording.findings(errors)
@@ -26,30 +22,10 @@ def validate(value: JsonObject) -> tuple[list[Finding], JobFileSpec | None]:
             stand_in = _stand_in(loc)
             value = _without(value, loc) if stand_in is None else _with(value, loc, stand_in)
         try:
-            return found, JobFileSpec.model_validate(value)
+            return found, JobFileSpec.read(value)
         except ValidationError as error:
             errors = error.errors(include_url=False)
     return found, None
-
-
-@contextmanager
-def _without_plugins() -> Iterator[None]:
-    """
-    Let pydantic build models without plugins: none is to see what a job file says, and pydantic looks for them in all
-    that is installed, which is a twentieth of the time until a batch sends its first request.
-
-    Source: pydantic's docs, "Plugins"; the variable is read when a model is built.
-    """
-    name = "PYDANTIC_DISABLE_PLUGINS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def of_layers(value: JsonObject) -> list[Finding]:
@@ -58,7 +34,7 @@ def of_layers(value: JsonObject) -> list[Finding]:
     if not layers:
         return []  # nor is the model built, which takes as long as reading a file
     try:
-        Layered.model_validate(layers)
+        Layered.read(layers)
     except ValidationError as error:
         return wording.findings(error.errors(include_url=False))
     return []

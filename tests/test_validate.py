@@ -64,7 +64,9 @@ plugin = Plugin()
 def test_no_plugin_of_pydantic_sees_a_job_file(tmp_path: Path) -> None:
     """What somebody installed to watch their own models would log what stands in a job file, secrets, too."""
     about = tmp_path / "watch-1.dist-info"
-    path = write(tmp_path, {})
+    defaults = {"retry": {"attempts": 2}}
+    profiles = {"dev": {"defaults": {"concurrency": 1}}}
+    path = write(tmp_path, {}, thresholds={"failed": "< 1%"}, defaults=defaults, profiles=profiles)
     (tmp_path / "watch.py").write_text(PLUGIN)
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: watch\nVersion: 1\n")

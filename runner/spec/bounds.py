@@ -123,7 +123,7 @@ class Thresholds(Spec):
 
 def _by_metric(value: object) -> dict[str, tuple[Threshold, ...]]:
     """Thresholds by metric, in the order of the file. What is wrong with one is told at its key."""
-    parts = Thresholds.model_validate(value)
+    parts = Thresholds.read(value)
     written = value if isinstance(value, dict) else {}
     return {name: found for name in written if (found := getattr(parts, name, None)) is not None}
 

@@ -39,7 +39,7 @@ Defaults: type[Spec] = create_model(
 
 def _checked_defaults(value: object) -> JsonObject:
     """The defaults as they are written: they are merged before anything is made of them."""
-    Defaults.model_validate(value)
+    Defaults.read(value)
     return dict(value) if isinstance(value, dict) else {}
 
 
