@@ -39,10 +39,10 @@ TAIL = """\
   corner cases. Next would be fewer awaits between a lane and its request: a run is some 270 calls of our own
   functions.
 - **Big outputs** cost what plain aiohttp pays, 610 µs a job, and some 370 more (`perf`, over 3,000 jobs): 160 of the
-  interpreter for the run's own way, 80 of the kernel for syncing its pages, which plain aiohttp leaves to it after its
-  end, 70 a digest of the line, 50 the longer start. The output is parsed, because a line that is not JSON would spoil
-  the file. The bar of 1.2 leaves 120: the digest and the start take them, so the run's own way would have to cost
-  nothing beyond what `runner/exchange.py` saves.
+  interpreter, of which 50 are the longer start and the rest is the run's own way, 80 of the kernel for syncing its
+  pages, which plain aiohttp leaves to it after its end, 70 a digest of the line, 60 copies and SQLite. The output is
+  parsed, because a line that is not JSON would spoil the file. The bar of 1.2 leaves 120: the digest and the start
+  alone take them.
 - **Commits** hold what came in while the last one was under way, so a quick disk makes for more and smaller ones. Two
   syncs stand behind each: the results, then the ledger that speaks of them. They could be one only if the ledger held
   the results too.
@@ -58,7 +58,7 @@ TAIL = """\
   interpreter's lock. The collector looks at none of it, only the command that was asked for gets a parser, each model
   is built once and without plugins, and what only the end of a batch needs is not imported before. A resume's first
   job is followed before the last is taken up; beside the imports its start is SQLite's look through a ledger that was
-  not closed (a third of it reading the WAL), and 1,000 open runs read back. Nobody waits for `/health`.
+  not closed (half of it reading the WAL), and 1,000 open runs read back. Nobody waits for `/health`.
 """
 
 

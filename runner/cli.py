@@ -693,7 +693,7 @@ def main() -> NoReturn:
 def _app(first: list[str]) -> typer.Typer:
     """
     The whole command line, or only the command that its *first* word names: typer builds a parser for each, which is a
-    third of what `runner --help` takes.
+    tenth of what `runner --help` takes.
     """
     asked = [one for one in app.registered_commands if first == [one.name or getattr(one.callback, "__name__", None)]]
     if not asked:

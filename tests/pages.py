@@ -25,7 +25,7 @@ from terminal import DEADLINE_S, environment
 from runner.load import load
 from runner.variants import check_all
 
-HOME = "/srv/work"
+HOME = "/srv/lab"
 """The folder in which pages are tried, as they show it."""
 
 PORTS = ("8123", "8124")
