@@ -24,6 +24,15 @@ Entry = tuple[Event, Done | None]
 GROUP = 500
 """At most this many events share a commit: it bounds what waits in memory, not what is lost."""
 
+MANY = 64
+"""Where so many events shared a commit, the next one lets some gather: then it is our CPU that jobs wait for."""
+
+APART_S = 0.012
+"""
+So far apart such commits begin. While a commit is under way its thread and the event loop take the interpreter's lock
+from each other, at every statement and every answer: that took a tenth of the CPU of a batch of very short jobs.
+"""
+
 
 class Afar(Protocol):
     """What keeps a second record of a batch, elsewhere (`remote/`)."""
@@ -47,6 +56,8 @@ class Recorder:
         self._store = store
         self._waiting: deque[Entry] = deque()
         self._is_writing = False  # or is about to
+        self._last_count = 0
+        self._last_begun_at = 0.0
         self._groups: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._failure: RecordError | None = None
@@ -135,13 +146,25 @@ class Recorder:
             raise self._failure
 
     def _begin_soon(self) -> None:
-        """Begin a group once all that happens in this turn of the loop has been said: it is one wakeup, one commit."""
+        """
+        Begin a group once all that happens in this turn of the loop has been said: it is one wakeup, one commit. Where
+        events come thick and fast, none begins sooner than `APART_S` after the last one.
+        """
         assert self._loop is not None
         self._is_writing = True
-        self._loop.call_soon(self._begin)
+        is_full = len(self._waiting) >= GROUP or self._is_closed
+        wait_s = 0.0
+        if self._last_count >= MANY and not is_full:
+            wait_s = self._last_begun_at + APART_S - self._loop.time()
+        if wait_s > 0:
+            self._loop.call_later(wait_s, self._begin)
+        else:
+            self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
+        assert self._loop is not None
         group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+        self._last_count, self._last_begun_at = len(group), self._loop.time()
         self._hand_over(group)
 
     def _hand_over(self, group: list[Entry]) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from happened import a_run, a_settled, accepted, an_ending, carried, ended, intended, new_store, opened_store, unsynced
 
-from runner import results
+from runner import record, results
 from runner import store as store_module
 from runner.database import Database
 from runner.errors import RecordError
 from runner.events import Event, Sampled, Settled, Withdrawn
 from runner.ledger import Ledger, Place
-from runner.record import GROUP, Recorder
+from runner.record import GROUP, MANY, Recorder
 from runner.results import digest
 from runner.states import Outcome, State
 from runner.store import Store
@@ -523,4 +523,34 @@ async def test_what_comes_while_a_commit_is_under_way_shares_the_next_one(
             recorder.tell(Sampled("sdxl", float(number), {}, {}))
         gate.open.set()
     assert sizes == [1, GROUP, 10]
+    store.close()
+
+
+async def test_after_a_large_commit_the_next_one_lets_some_gather(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes the interpreter's lock from the jobs in flight at every statement, be it for one run or for many."""
+    monkeypatch.setattr(record, "APART_S", 0.3)
+    store = new_store(tmp_path)
+    sizes: list[int] = []
+    monkeypatch.setattr(Ledger, "apply", lambda _, events: sizes.append(len(events)))
+    async with Recorder(store) as recorder:
+        await asyncio.wait([recorder.record_soon(Sampled("sdxl", 0.0, {}, {})) for _ in range(MANY)])
+        said = []
+        for number in range(20):
+            said.append(recorder.record_soon(Sampled("sdxl", float(number), {}, {})))
+            await asyncio.sleep(0)
+        await asyncio.wait(said)
+    assert sizes == [MANY, 20]
+    store.close()
+
+
+async def test_after_a_small_commit_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is idle until an intent is durable is paid for."""
+    monkeypatch.setattr(record, "APART_S", 5.0)
+    store = new_store(tmp_path)
+    async with asyncio.timeout(3), Recorder(store) as recorder:
+        await asyncio.wait([recorder.record_soon(Sampled("sdxl", 0.0, {}, {})) for _ in range(MANY - 1)])
+        await recorder.record(Sampled("sdxl", 1.0, {}, {}))
+    assert len(list(store.ledger.samples())) == MANY
     store.close()
