@@ -134,32 +134,34 @@ class LiveEndpoint:
             await self.seen.wait()
             await self.opened.wait()
 
-    def may_go(self, operation: str) -> bool:
-        """Whether `call` would send at once: until then no other task runs."""
-        bucket = BUCKETS[operation]
-        return self._caps[bucket].is_free and self._is_turn(operation, bucket, self._clock.monotonic())
+    def turn_now(self, operation: str) -> Turn | None:
+        """A turn for *operation* that is to be given to `call` at once; None where there is something to wait for."""
+        bucket, now = BUCKETS[operation], self._clock.monotonic()
+        cap = self._caps[bucket]
+        if not cap.is_free or not self._is_turn(operation, bucket, now):
+            return None
+        cap.take_now()
+        return self._pace.spend(operation, now)
 
-    async def call(self, operation: str, send: Callable[[], Awaitable[T]]) -> T:
+    async def call(self, operation: str, send: Callable[[], Awaitable[T]], turn: Turn | None = None) -> T:
         """
-        Call *send* when *operation* may go.
+        Call *send* when *operation* may go: at once where there is a *turn*, which is from `turn_now`.
 
         Raises:
             EndpointRefused: this endpoint will not do it, now or later: 401, 402, a confirmed 403, or never reached.
             RunPodError: as `RunPod`'s method raises it. After a RateLimited the caller waits (`again_s`); what all
                 calls have to wait for is waited for here, by the next one.
         """
-        if self.refusal is not None:
-            self._check(operation)
         bucket = BUCKETS[operation]
         self._looks_wanted += bucket == "status"
         cap = self._caps[bucket]
-        if not cap.take_now():
-            await cap.take()
+        if turn is None:
+            if self.refusal is not None:
+                self._check(operation)
+            if not cap.take_now():
+                await cap.take()
         try:
-            now = self._clock.monotonic()
-            if self._is_turn(operation, bucket, now):
-                turn = self._pace.spend(operation, now)
-            else:
+            if turn is None:
                 turn = await self._turn(operation, bucket)
             try:
                 if self.refusal is not None:
@@ -218,6 +220,9 @@ class LiveEndpoint:
         return not self._turns[bucket].locked() and self._pace.wait_s(operation, now) <= 0
 
     async def _turn(self, operation: str, bucket: str) -> Turn:
+        now = self._clock.monotonic()
+        if self._is_turn(operation, bucket, now):
+            return self._pace.spend(operation, now)
         # The lock is first come, first served, and lets one waiter sleep at a time; no await separates look and spend.
         async with self._turns[bucket]:
             while (wait_s := self._pace.wait_s(operation, self._clock.monotonic())) > 0:

@@ -27,10 +27,10 @@ GROUP = 500
 MANY = 64
 """Where so many events shared a commit, the next one lets some gather: then it is our CPU that jobs wait for."""
 
-APART_S = 0.012
+APART_S = 0.016
 """
 So far apart such commits begin. While a commit is under way its thread and the event loop take the interpreter's lock
-from each other, at every statement and every answer: that took a tenth of the CPU of a batch of very short jobs.
+from each other, at every statement and every answer: that took an eighth of the CPU of a batch of very short jobs.
 """
 
 

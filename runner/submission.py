@@ -112,8 +112,9 @@ class Submission:
     async def _sent(self) -> RemoteJob:
         """Send the request when its turn comes; Over is raised when the run may not start any more."""
         endpoint, operation = self._endpoint, self._terms.operation
-        if endpoint.may_go(operation):  # then there is no wait that a stop would have to end
-            return await endpoint.call(operation, self._send)
+        turn = endpoint.turn_now(operation)
+        if turn is not None:  # then there is no wait that a stop would have to end
+            return await endpoint.call(operation, self._send, turn)
         async with self._switch.start(self._left_s()) as scope:
             return await endpoint.call(operation, partial(self._send, scope))
 
