@@ -175,7 +175,10 @@ def test_each_run_of_a_killed_pipeline_is_paid_for_once(
     words = ["run", str(file), "--output-dir", str(tmp_path), "--local", server.url, "--quiet"]
     kill(step, nth, *words, env=server.env)
     resumed = runner(*words, "--resume", cwd=tmp_path, env=server.env)
-    lost = [line for line in lines(tmp_path / "pipeline/latest/results.jsonl") if line["outcome"] == "answer_lost"]
+    told = lines(tmp_path / "pipeline/latest/results.jsonl")
+    lost = [line for line in told if line["outcome"] == "answer_lost"]
+    # Without some pictures the sheet is another one; without most of them there is none.
+    is_other_sheet = bool(lost) and any(line["job"] == "sheet" and line["state"] == "succeeded" for line in told)
     assert resumed.code == (1 if lost else 0), resumed.err
     assert {count - before.get(one, 0) for one, count in server.submits().items()} <= {0, 1}
     if lost:
@@ -186,4 +189,4 @@ def test_each_run_of_a_killed_pipeline_is_paid_for_once(
     assert outcome(tmp_path) == whole
     paid = [count - before.get(one, 0) for one, count in server.submits().items()]
     assert sum(count > 1 for count in paid) <= len(lost)
-    assert sum(count > 0 for count in paid) == 17 + (1 if lost else 0)  # the sheet was made without some pictures
+    assert sum(count > 0 for count in paid) == 17 + is_other_sheet
