@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import aiohttp
 from aiohttp.http import HttpProcessingError
 
+from runner.deadlines import Deadline
 from runner.errors import AnswerLost, RunPodError, TooLarge, Unreachable
 from runner.exchange import BROKEN, Exchange, Session
 from runner.faults import Refusal, fault
@@ -84,15 +85,16 @@ class Wire:
         refusal: Refusal | None = None
         failure: RunPodError | None = None
         try:
-            async with asyncio.timeout(call.limit_s) as scope, self._request(call) as response:
-                if 200 <= response.status < 300:
-                    await self._read(response, call, scope, body)
-                    return response.status
-                refusal = Refusal(response.status, response.headers.get("Retry-After"))
-                async for chunk in response.content.iter_any():
-                    refusal.body += chunk
-                    if refusal.is_heard:
-                        break
+            with self._session.deadlines.within(call.limit_s) as scope:
+                async with self._request(call) as response:
+                    if 200 <= response.status < 300:
+                        await self._read(response, call, scope, body)
+                        return response.status
+                    refusal = Refusal(response.status, response.headers.get("Retry-After"))
+                    async for chunk in response.content.iter_any():
+                        refusal.body += chunk
+                        if refusal.is_heard:
+                            break
         except Unkept as error:
             failure = unkept(call, response.status, error)
         except BROKEN as error:
@@ -110,7 +112,7 @@ class Wire:
         return self._session.request(call.method, call.url, data=call.body, headers=headers, timeout=self._timeout)
 
     async def _read(
-        self, response: Exchange | aiohttp.ClientResponse, call: Call, scope: asyncio.Timeout, body: Spool
+        self, response: Exchange | aiohttp.ClientResponse, call: Call, scope: Deadline, body: Spool
     ) -> None:
         """
         Fill *body*, as long as it stays under the limit; the deadline moves with every piece that comes.
@@ -124,7 +126,7 @@ class Wire:
             return
         if (response.content_length or 0) > self._max_answer_bytes:
             raise self._too_large(call, response.status)
-        loop, content, deadline = asyncio.get_running_loop(), response.content, scope.when()
+        loop, content, deadline = asyncio.get_running_loop(), response.content, scope.when
         assert deadline is not None
         # Decompressed piece by piece, so a small body that unpacks to gigabytes is noticed in time.
         while chunk := await content.readany():

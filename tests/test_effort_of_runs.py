@@ -181,7 +181,8 @@ async def test_a_run_takes_few_calls(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await carry(tmp_path, url, monkeypatch)
     finally:
         sys.setprofile(None)
-    assert calls.total() / RUNS <= 295, calls.most_common(20)  # 271 to 286: a task that waits is called once more
+    # 276 to 293: a task that waits is called once more
+    assert calls.total() / RUNS <= 300, calls.most_common(20)
 
 
 async def test_a_run_leaves_little_to_the_garbage_collector(

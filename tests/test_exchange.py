@@ -8,7 +8,7 @@ from fake_http import RawServer, Reply, Then, answer
 
 from runner.answers import RemoteJob
 from runner.errors import AnswerLost
-from runner.exchange import INLINE_BODY_BYTES, Session
+from runner.exchange import INLINE_BODY_BYTES, KEPT_S, Session
 from runner.runpod import RunPod, open_session
 from runner.secret import Secret
 
@@ -64,7 +64,53 @@ async def test_a_connection_that_the_server_closes_is_not_used_again(session: Se
     async with RawServer(Reply(closing, Then.CLOSE)) as server:
         for _ in range(2):
             await endpoint(session, server.url).run(b'{"input": 1}')
+            assert session.idle == []
     assert [one.connection for one in server.requests] == [0, 1]
+
+
+async def test_what_comes_unasked_is_nobodys_answer(session: Session) -> None:
+    """A connection on which more came than was asked for would give the next job the state of another."""
+    asked = asyncio.Event()
+
+    async def until_asked() -> None:
+        await asked.wait()
+
+    async with RawServer(Reply(QUEUED, pieces=(DONE,)), Reply(QUEUED), between=until_asked) as server:
+        runpod = endpoint(session, server.url)
+        await runpod.status("J-u1")
+        [kept] = session.idle
+        asked.set()
+        async with asyncio.timeout(10):
+            while kept.protocol is not None and not kept.protocol.should_close:  # noqa: ASYNC110 - nobody tells us
+                await asyncio.sleep(0)
+        assert await runpod.status("J-u1") == RemoteJob("J-u1", "IN_QUEUE")
+    assert [one.connection for one in server.requests] == [0, 1]
+
+
+async def test_connections_that_nobody_needs_any_more_are_closed(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a burst the other side need not keep hundreds of them open for the one that is used on."""
+    clock = [0.0]
+    monkeypatch.setattr("runner.exchange.monotonic", lambda: clock[0])
+    async with RawServer(Reply(QUEUED)) as server:
+        runpod = endpoint(session, server.url)
+        await asyncio.gather(*(runpod.status("J-u1") for _ in range(5)))
+        burst = session.idle
+        assert len(burst) == 5
+        for clock[0] in (0.8 * KEPT_S, 1.2 * KEPT_S):
+            await runpod.status("J-u1")
+        assert [one.closed for one in burst] == [True] * 4 + [False]
+        assert session.idle == burst[4:]
+
+
+async def test_no_connection_outlives_its_session() -> None:
+    async with RawServer(Reply(QUEUED)) as server:
+        async with open_session() as session:
+            await endpoint(session, server.url).status("J-u1")
+            [kept] = session.idle
+        assert kept.closed
+        assert session.idle == []
 
 
 @pytest.mark.parametrize("length", [INLINE_BODY_BYTES, INLINE_BODY_BYTES + 1], ids=["at once", "in pieces"])

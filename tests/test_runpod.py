@@ -1,4 +1,3 @@
-import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from fake_http import RawServer, Reply, Request, Then, answer
 
 from runner.answers import Chunks, EndpointHealth, Purged, RemoteJob
+from runner.deadlines import Deadline
 from runner.errors import (
     AnswerLost,
     Forbidden,
@@ -223,23 +223,23 @@ async def test_a_held_call_is_given_its_wait_on_top(
     limit_s: float,
 ) -> None:
     """Giving up before RunPod answers loses what it would have said; connecting stays short whatever the wait."""
-    limits_s: list[float | None] = []
+    limits_s: list[float] = []
     connecting: list[aiohttp.ClientTimeout] = []
-    real, connect = asyncio.timeout, session.connector.connect
+    real, connect = session.deadlines.within, session.connector.connect
 
-    def timeout(delay: float | None) -> asyncio.Timeout:
-        limits_s.append(delay)
-        return real(delay)
+    def within(limit_s: float) -> Deadline:
+        limits_s.append(limit_s)
+        return real(limit_s)
 
     async def connecting_to(request: aiohttp.ClientRequest, traces: Any, limits: aiohttp.ClientTimeout) -> Any:
         connecting.append(limits)
         return await connect(request, traces, limits)
 
-    monkeypatch.setattr(asyncio, "timeout", timeout)
+    monkeypatch.setattr(session.deadlines, "within", within)
     monkeypatch.setattr(session.connector, "connect", connecting_to)
     service.will_answer('{"status": "IN_QUEUE"}')
     await call(runpod, operation)
-    assert limits_s[0] == limit_s
+    assert limits_s == [limit_s]
     assert connecting == [aiohttp.ClientTimeout(total=None, connect=10.0, sock_connect=10.0, sock_read=None)]
 
 

@@ -283,7 +283,7 @@ async def test_only_young_connections_are_used_again(
     async with RawServer(OK) as server:
         runpod = endpoint(session, server.url)
         await runpod.run(b"{}")
-        monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + idle_s)
+        monkeypatch.setattr("runner.exchange.monotonic", lambda: time.monotonic() + idle_s)
         await runpod.run(b"{}")
     assert [request.connection for request in server.requests] == connections
 

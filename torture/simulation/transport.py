@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
+from runner.deadlines import Deadlines
 from torture.simulation.scenario import BROKEN, DENIED, KEY, LATE, UNSENT
 from torture.simulation.service import ODD_WORDS, Job, Submit
 
@@ -55,9 +56,10 @@ class Said:
 
 
 class SimSession:
-    """What `runner.wire` sees of aiohttp: one process's way into the world."""
+    """What `runner.wire` sees of aiohttp: one process's way into the world. Its deadlines are the real ones."""
 
     def __init__(self, process: "Process") -> None:
+        self.deadlines = Deadlines()
         self._process = process
 
     async def __aenter__(self) -> Self:
