@@ -429,7 +429,8 @@ def find(name: str, outputs: Path) -> Folder:
     if not found and shared:
         raise UsageError(
             f"{shared[0].parent} is the folder of a batch's shards, and this command takes one of them",
-            fix=f"give a folder in {shared[0]}; status, results, report, show, resume and cancel take all of them",
+            fix=f"give a folder in {shared[0]}; status, results, verify, report, show, resume and cancel take all of"
+            " them",
         )
     if not found:
         raise UsageError(

@@ -376,6 +376,14 @@ def show(
     return command(_batch(batch, output_dir), run, output_dir=output_dir, as_json=_is_json(format_))
 
 
+@app.command()
+def verify(batch: Batch, output_dir: OutputDir = None, format_: Format = "text") -> int:
+    """Say whether a batch's results and artifacts are still as they were written; changes nothing."""
+    from runner.commands.verify import verify as command
+
+    return command(_batch(batch, output_dir), output_dir=output_dir, as_json=_is_json(format_))
+
+
 @app.command("list")
 def list_(
     name: Annotated[

@@ -37,7 +37,8 @@ TABLE = (
         errors.EXIT_FAIL,
         "not",
         "Every run has its result, and the verdict is no pass: a threshold does not hold, runs failed, or the batch "
-        "was stopped by `stop_when`, `timeouts.job` or `runner cancel`. Or the batch folder could not be written.",
+        "was stopped by `stop_when`, `timeouts.job` or `runner cancel`. Or the batch folder could not be written. Of "
+        "`runner verify`: a file is not as it was written.",
         "Read the summary, or `runner report BATCH --open`. `runner resume BATCH --retry-failed` runs again what did "
         "not succeed, and pays for it again. Where the folder could not be written, make room, then `--resume`.",
         again=True,

@@ -7,10 +7,10 @@ A run gets its row when it is first intended, or settled without ever being sent
 import math
 import sys
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from runner import files
 from runner.cost import Costs
@@ -368,14 +368,9 @@ class Ledger:
     def settled_after(self, offset: int, most: int) -> list[SettledRun]:
         """The runs whose lines stand behind *offset* in results.jsonl, in the order of the file; at most *most*."""
         rows = self._db.rows(
-            "SELECT key, job, position, state, outcome, message, line_offset, line_length, line_digest FROM runs"
-            " WHERE line_offset > ? ORDER BY line_offset LIMIT ?",
-            (offset, most),
+            f"SELECT {_OF_SETTLED} FROM runs r WHERE line_offset > ? ORDER BY line_offset LIMIT ?", (offset, most)
         )
-        return [
-            SettledRun(key, job, index, State(state), Outcome(outcome) if outcome else None, message, Place(*place))
-            for key, job, index, state, outcome, message, *place in rows
-        ]
+        return [_settled_run(row) for row in rows]
 
     def runs_of(self, job: str) -> Iterator[KnownRun]:
         """Every run of *job* that has a row."""
@@ -508,6 +503,20 @@ class Ledger:
         """The files that the run *key* claimed, by path."""
         rows = self._db.rows("SELECT path, sha256, size_bytes FROM artifacts WHERE key = ? ORDER BY path", (key,))
         return [FileClaim(*row) for row in rows]
+
+    def artifacts_after(self, number: int, most: int) -> list[tuple[int, SettledRun, FileClaim]]:
+        """
+        What runs that succeeded claimed in their last attempts: each file with its run, and a number that goes upwards.
+
+        At most *most*, those behind *number*. An attempt that was cut off may have claimed names that its run has not.
+        """
+        rows = self._db.rows(
+            f"SELECT a.rowid, a.path, a.sha256, a.size_bytes, {_OF_SETTLED} FROM artifacts a"
+            " CROSS JOIN runs r ON r.key = a.key AND r.attempts = a.attempt WHERE a.rowid > ? AND r.state = ?"
+            " ORDER BY a.rowid LIMIT ?",
+            (number, State.SUCCEEDED, most),
+        )
+        return [(row[0], _settled_run(tuple(row)[4:]), FileClaim(*tuple(row)[1:4])) for row in rows]
 
     def recent_submits(self, since: float) -> list[tuple[str, float]]:
         """
@@ -645,6 +654,7 @@ _IS_DRAFTED = (
 
 
 _PLACES = "SELECT line_offset, line_length, line_digest FROM runs"
+_OF_SETTLED = "r.key, r.job, r.position, r.state, r.outcome, r.message, r.line_offset, r.line_length, r.line_digest"
 
 
 def _times(job: str | None, column: str) -> tuple[str, tuple[str, ...]]:
@@ -653,6 +663,12 @@ def _times(job: str | None, column: str) -> tuple[str, tuple[str, ...]]:
     if job is None:
         return f"FROM runs WHERE {column} IS NOT NULL", ()
     return f"FROM runs WHERE job = ? AND {column} IS NOT NULL", (job,)
+
+
+def _settled_run(row: Iterable[Any]) -> SettledRun:
+    """The settled run of which *row* has `_OF_SETTLED`."""
+    key, job, index, state, outcome, message, *place = row
+    return SettledRun(key, job, index, State(state), Outcome(outcome) if outcome else None, message, Place(*place))
 
 
 def _known_run(row: Row) -> KnownRun:

@@ -197,8 +197,8 @@ def test_commands_for_one_batch_say_that_it_is_in_shards(batches: Path, server: 
     assert (said.code, said.err) == (
         2,
         "error: DIR/batches/horses/slurm-871 is the folder of a batch's shards, and this command takes one of them\n"
-        "  help: give a folder in DIR/batches/horses/slurm-871/shards; status, results, report, show, resume and cancel"
-        " take all of them\n",
+        "  help: give a folder in DIR/batches/horses/slurm-871/shards; status, results, verify, report, show, resume"
+        " and cancel take all of them\n",
     )
 
 
