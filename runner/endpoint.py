@@ -137,11 +137,9 @@ class LiveEndpoint:
     def turn_now(self, operation: str) -> Turn | None:
         """A turn for *operation* that is to be given to `call` at once; None where there is something to wait for."""
         bucket, now = BUCKETS[operation], self._clock.monotonic()
-        cap = self._caps[bucket]
-        if not cap.is_free or not self._is_turn(operation, bucket, now):
-            return None
-        cap.take_now()
-        return self._pace.spend(operation, now)
+        if self._is_turn(operation, bucket, now) and self._caps[bucket].take_now():
+            return self._pace.spend(operation, now)
+        return None
 
     async def call(self, operation: str, send: Callable[[], Awaitable[T]], turn: Turn | None = None) -> T:
         """

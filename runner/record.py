@@ -59,8 +59,8 @@ class Recorder:
         self._store = store
         self._waiting: deque[Entry] = deque()
         self._is_writing = False  # or is about to
-        self._last_count = 0
-        self._last_begun_at = 0.0
+        self._last_count = 0  # events of the last group
+        self._last_begun_at = 0.0  # by the loop's clock
         self._groups: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._failure: RecordError | None = None
@@ -155,9 +155,9 @@ class Recorder:
         """
         assert self._loop is not None
         self._is_writing = True
-        is_full = len(self._waiting) >= GROUP or self._is_closed
+        may_gather = len(self._waiting) < GROUP and not self._is_closed
         wait_s = 0.0
-        if self._last_count >= MANY and not is_full:
+        if self._last_count >= MANY and may_gather:
             wait_s = self._last_begun_at + APART_S - self._loop.time()
         if wait_s > 0:
             self._loop.call_later(wait_s, self._begin)
@@ -171,6 +171,7 @@ class Recorder:
         self._hand_over(group)
 
     def _hand_over(self, group: list[Entry]) -> None:
+        """Give *group* to the thread, or, where time is simulated, to what stands for one."""
         self._groups.put(group)
 
     def _work(self) -> None:

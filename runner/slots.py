@@ -19,11 +19,6 @@ class Slots(AbstractAsyncContextManager[None]):
         self.taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    @property
-    def is_free(self) -> bool:
-        """Whether whoever comes now gets a place at once."""
-        return self.taken < self.limit and not self._waiting
-
     def take_now(self) -> bool:
         """Take a place if that needs no waiting; whether it was taken."""
         if self.taken < self.limit and not self._waiting:
