@@ -31,13 +31,14 @@ is counted, not timed: `tests/test_effort_of_runs.py`.
 TAIL = """\
 ## What limits us now, and what would come next
 
-- **CPU a job** (run + status, 320 µs on the machine where this was written) is 18 % HTTP, 60 % the engine around it
-  (the plan, pacing, time limits, learning, deciding, the line of results.jsonl) and 22 % the record in its own thread
-  (SQLite's statements, commits, syncs). A request costs 28 µs by aiohttp's connections and parser
-  (`runner/exchange.py`), where aiohttp's session takes 83. A client of our own on `asyncio.Protocol`, as
-  `benchmarks/load.py` has it, takes 13: that is 30 µs a job, or a tenth, and not worth aiohttp's TLS and years of
-  corner cases. Next would be fewer awaits between a lane and its request: a run is some 270 calls of our own
-  functions.
+- **CPU a job** (run + status) is a fifth HTTP, a fifth the record in its own thread (SQLite's statements, commits,
+  syncs), and for the rest the engine between them: the plan, pacing, learning, deciding, the line of results.jsonl. A
+  request cost 28 µs by aiohttp's connections and parser (`runner/exchange.py`), where aiohttp's session takes 83; to
+  keep idle connections at hand, and to bound all requests by one timer, has since spared some 12 of what is around it.
+  A client of our own on `asyncio.Protocol`, as `benchmarks/load.py` has it, takes 13: not worth aiohttp's TLS and years
+  of corner cases. Next would be the fold of all attempts for report.html (8 µs a run), and fewer awaits between a lane
+  and its request: a run is some 290 calls of our own functions. Keys come in no order, so each run touches two pages of
+  the ledger's indexes; were they in order, it would be 4 % less, and with smaller pages it is more.
 - **Big outputs** cost what plain aiohttp pays, 610 µs a job, and some 370 more (`perf`, over 3,000 jobs): 160 of the
   interpreter, of which 50 are the longer start and the rest is the run's own way, 80 of the kernel for syncing its
   pages, which plain aiohttp leaves to it after its end, 70 a digest of the line, 60 copies and SQLite. The output is
