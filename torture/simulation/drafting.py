@@ -66,7 +66,7 @@ class Drafting:
             case Appended():
                 for one in event.requests:
                     process.world.started(one.run)
-                    process.may_be_made(one.run)
+                    process.may_be_made(one.run, is_again=one.attempt > 1)
                     if one.run.key in self.runs or one.run.key in process.in_flight:
                         process.world.blame(f"{one.run.key[:6]} is in a draft, and under way already")
                     self.runs[one.run.key] = event.number, one.run.job

@@ -72,12 +72,19 @@ def is_needed(jobs: Mapping[str, Any], name: str) -> bool:
 
 
 def wrong_start(
-    jobs: Mapping[str, Any], name: str, given: Any, saved: Mapping[str, Sequence[dict[str, Any]]], planned: int
+    jobs: Mapping[str, Any],
+    name: str,
+    given: Any,
+    saved: Mapping[str, Sequence[dict[str, Any]]],
+    planned: int,
+    *,
+    is_again: bool,
 ) -> str | None:
     """
     Why a run of the job *name* with the input *given* may not start now, None if it may.
 
-    *saved* are the lines of each job that are on disk, *planned* is how many runs the job has that it needs.
+    *saved* are the lines of each job that are on disk, *planned* is how many runs the job has that it needs. A run that
+    *is_again* tried went through its job's gate before, and a person may have had runs run again that this had counted.
     """
     job = jobs[name]
     source = source_of(job)
@@ -89,7 +96,7 @@ def wrong_start(
     if waits and len(lines) != planned:
         return f"a run of {name} was started with {len(lines)} of {planned} runs of {source} settled"
     counts = {state: sum(line["state"] == state for line in lines) for state in STATES}
-    if when is not None and not WHENS[when.replace(source, "SOURCE")](counts):
+    if when is not None and not is_again and not WHENS[when.replace(source, "SOURCE")](counts):
         return f"a run of {name} was started, and {when!r} is false of {counts}"
     if when is None and "job" not in rows and counts["succeeded"] != planned:
         return f"a run of {name} was started, and {source} did not succeed: {counts}"

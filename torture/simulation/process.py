@@ -308,7 +308,7 @@ class Process:
                 assert isinstance(event.run.input, dict)
                 self.world.started(event.run)
                 self._may_start(event)
-                self.may_be_made(event.run)
+                self.may_be_made(event.run, is_again=event.attempt > 1)
                 self.in_flight[event.run.key] = (event.run.job, event.destination.endpoint_id)
                 self._job_ids.pop(event.run.key, None)
                 self.at("intent")
@@ -406,14 +406,15 @@ class Process:
             world.blame("a run was started after somebody had cancelled the batch")
         self._within_budget(name, world.scenario.spec["jobs"][name].get("stop_when", {}))
 
-    def may_be_made(self, run: Run) -> None:
-        """A run is started whose job needs another: what it is made of must be on disk."""
+    def may_be_made(self, run: Run, *, is_again: bool) -> None:
+        """A run is started, for the first time or *is_again*, whose job may need another: that must be on disk."""
         jobs, name = self.world.scenario.spec["jobs"], run.job
         source = flows.source_of(jobs[name])
         if source is None:
             return
         assert self.live is not None
-        wrong = flows.wrong_start(jobs, name, run.input, self._saved(), self.live.tally.jobs[source].planned)
+        planned = self.live.tally.jobs[source].planned
+        wrong = flows.wrong_start(jobs, name, run.input, self._saved(), planned, is_again=is_again)
         self.world.blame_if(wrong, wrong or "")
 
     def _saved(self) -> dict[str, list[dict[str, Any]]]:
