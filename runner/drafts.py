@@ -17,6 +17,7 @@ from runner.endpoint import LiveEndpoint
 from runner.errors import (
     AnswerLost,
     EndpointRefused,
+    Forbidden,
     NotFound,
     NotSent,
     Paused,
@@ -151,6 +152,7 @@ class Drafts:
         return draft
 
     async def _created(self) -> str:
+        unknown = 0
         while True:
             try:
                 return await self._patiently(self._api.create)
@@ -158,21 +160,37 @@ class Drafts:
                 log.warning("%s; there may be an empty draft more, which costs nothing", said(error))
                 await self._switch.closed(within_s=1.0)
             except (NotFound, Unsupported) as error:
-                await self._check_endpoint()
+                await self._is_known()
                 raise EndpointRefused(
                     f"endpoint '{self._endpoint.destination.name}' knows no Batch API: {said(error)}",
                     fix="write mode: async",
                 ) from None
             except Refused as error:
+                # Of a key that may not use the endpoint `/health` says the same; as long as that says nothing, nobody
+                # knows whether it is this, and not the Batch API, that is forbidden.
+                if isinstance(error, Forbidden) and not await self._is_known():
+                    unknown += 1
+                    wait_s = backoff_s(unknown, initial_s=1.0, most_s=30.0, jitter=self._clock.chance())
+                    await self._switch.closed(within_s=wait_s)
+                    continue
                 raise EndpointRefused(f"no batch can be made: {said(error)}", fix="write mode: async") from None
 
-    async def _check_endpoint(self) -> None:
+    async def _is_known(self) -> bool:
+        """
+        Whether `/health` answers; False where it can't be told now.
+
+        Raises:
+            EndpointRefused: the endpoint is unknown, or not for this key.
+        """
         try:
             await self._endpoint.check_known(within_s=0)
         except NotFound as error:
             raise self._endpoint.refuse(error, "check the endpoint's 'id', and that the key may see it") from None
+        except Forbidden as error:
+            raise self._endpoint.refuse(error, "check that the endpoint's 'api_key' may use this endpoint") from None
         except RunPodError:
-            return
+            return False
+        return True
 
     async def append(self, draft: Draft, works: Sequence[Work], bodies: Sequence[bytes]) -> bool:
         """

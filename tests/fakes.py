@@ -506,7 +506,7 @@ def a_run(number: int = 0, *, job: str = "photos", problem: str | None = None) -
     return Run(job, number, f"{job}-{number}", None, None, 0, None if problem else {"n": number}, problem)
 
 
-FAST = {bucket: Rate(1_000_000, 1.0) for bucket in ("run", "runsync", "status", "cancel", "purge", "health")}
+FAST = {bucket: Rate(1_000_000, 1.0) for bucket in ("run", "runsync", "status", "cancel", "purge", "health", "batch")}
 """Rates that hold nobody back."""
 
 
